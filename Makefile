@@ -1,0 +1,30 @@
+# The commands of this checkout; each recipe is one script. "make" alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup hosts demo demo-down test lint unit molecule
+
+help: ## list the commands
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1 | \2/p' $(MAKEFILE_LIST) | awk -F ' [|] ' '{ printf "make %-12s %s\n", $$1, $$2 }'
+
+setup: ## install what the other commands need: OS packages, a virtual environment
+	@scripts/setup
+
+hosts: setup ## make the images of the test hosts, where they are missing or outdated
+	@molecule/hosts/build
+
+demo: hosts ## deploy hello and hello2 on both test hosts; DEMO_REPOSITORY=… deploys another repository
+	@scripts/demo up
+
+demo-down: setup ## remove the demo
+	@scripts/demo down
+
+test: setup ## all tests: lint, unit, then the molecule scenarios on both test hosts
+	@scripts/test lint unit molecule
+
+lint: setup ## yamllint, ansible-lint, ruff, shellcheck
+	@scripts/test lint
+
+unit: setup ## unit tests
+	@scripts/test unit
+
+molecule: setup ## the molecule scenarios; SCENARIO=… for one of them
+	@scripts/test molecule

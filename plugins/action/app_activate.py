@@ -1,0 +1,41 @@
+# Copyright: (c) 2026, flaskfleet.deploy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+from ..module_utils.payload import encode
+from ..module_utils.plan import PlanError, collect_secrets
+from ..module_utils.plan.variables import plain_variables
+from ..plugin_utils.templates import Renderer, TemplateError
+
+
+class ActionModule(ActionBase):
+    """Renders what each release is made of and sends it, with the secrets, in one module execution for all apps."""
+
+    def run(self, tmp=None, task_vars=None):
+        super().run(tmp, task_vars)
+        plan = self._task.args["plan"]
+        try:
+            variables = plain_variables(self._templar, self._loader, task_vars)
+            secrets = collect_secrets(variables)
+            renderer = Renderer(self, task_vars, variables.get("flask_app_template_paths", ()))
+            apps = {}
+            for app in plan["apps"]:
+                name = str(app["name"])
+                settings = renderer.render("gunicorn.conf.py.j2", {"app": app, "plan": plan})
+                environment = {**app["env"], **secrets[name]["secrets"]}
+                apps[name] = {"files": {"gunicorn.conf.py": settings}, "environment": environment}
+        except PlanError as error:
+            raise AnsibleActionFail("\n".join(error.errors)) from None
+        except TemplateError as error:
+            raise AnsibleActionFail(str(error)) from None
+        values = [value for app in secrets.values() for value in app["secrets"].values()]
+        return self._execute_module(
+            module_name="flaskfleet.deploy.app_activate",
+            module_args={**self._task.args, "payload": encode({"apps": apps, "secrets": values})},
+            task_vars=task_vars,
+        )

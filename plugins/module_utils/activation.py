@@ -1,0 +1,232 @@
+# Copyright: (c) 2026, flaskfleet.deploy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Make releases from builds and give them the traffic: write, start beside the live one, probe, switch, settle.
+
+Until the switch nothing that serves is touched, so whatever fails before it leaves the old release serving.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import time
+
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import (
+    App,
+    Unhealthy,
+    fsync_directory,
+    journal,
+    systemctl,
+    unit_states,
+    write_file,
+)
+
+WANTS = "/etc/systemd/system/multi-user.target.wants"
+VERDICT_GRACE = 30  # seconds beyond the settle time after which the watch itself is taken for dead
+
+
+class ActivationError(Exception):
+    """A release did not get the traffic, or did not keep it.
+
+    :ivar step: what was being done: ``start``, ``probe``, ``settle`` …
+    :ivar journal: last lines that its service wrote
+    """
+
+    def __init__(self, step, message, lines=()):
+        super().__init__(message)
+        self.step = step
+        self.journal = list(lines)
+
+
+def render_environment(variables):
+    """Text of a systemd EnvironmentFile= that gives exactly these values, newlines included (systemd.exec(5)).
+
+    Inside double quotes systemd treats ``\\``, ``"``, ``$`` and the backtick as special; a backslash makes them plain.
+    """
+    lines = []
+    for name in sorted(variables):
+        value = str(variables[name])
+        for character in '\\"$`':
+            value = value.replace(character, f"\\{character}")
+        lines.append(f'{name}="{value}"\n')
+    return "".join(lines)
+
+
+class Activation:
+    """What one run does with one app.
+
+    :param spec: the plan's app with ``commit``, ``subject``, ``build``, ``files`` {name: text} and ``environment``
+        {name: value}, secrets included
+    """
+
+    def __init__(self, root, proxy_user, spec):
+        self.host = App(root, spec["name"])
+        self.proxy_user = proxy_user
+        self.spec = spec
+        self.live = self.host.live()
+        self.stem = f"{spec['commit'][:8]}-{spec['configuration_hash']}" if spec["commit"] else None
+        self.files = {**spec["files"], "environment": render_environment(spec["environment"])}
+        self.release = self._choose()
+
+    def _choose(self):
+        """The release this run wants live: one that is there already and just the same, else a new name."""
+        if self.stem is None:
+            return None
+        for name in reversed(self.host.releases()):
+            if self.host.release(name)["stem"] == self.stem and not self.host.failed(name) and self._same(name):
+                return name
+        taken = set()
+        if os.path.isdir(self.host.releases_directory):
+            taken = set(os.listdir(self.host.releases_directory))
+        name, number = self.stem, 1
+        while name in taken:
+            number += 1
+            name = f"{self.stem}.{number}"
+        return name
+
+    def _same(self, name):
+        if self.host.release(name)["build"] != self.spec["build"]:
+            return False
+        directory = os.path.join(self.host.releases_directory, name)
+        for file, text in self.files.items():
+            try:
+                with open(os.path.join(directory, file), encoding="utf-8") as stream:
+                    if stream.read() != text:
+                        return False
+            except FileNotFoundError:
+                return False
+        return True
+
+    @property
+    def needed(self):
+        return self.release is None or self.release != self.live
+
+    # --- steps ---
+
+    def write(self):
+        """The release's directory; release.json comes last and makes it one."""
+        if self.host.release(self.release) is not None:
+            return
+        spec = self.spec
+        directory = os.path.join(self.host.releases_directory, self.release)
+        shutil.rmtree(directory, ignore_errors=True)  # what a killed run left of it
+        os.mkdir(directory)
+        os.chmod(directory, 0o711)
+        os.symlink(os.path.join("..", "..", "builds", spec["build"]), os.path.join(directory, "build"))
+        os.symlink(os.path.join(spec["paths"]["runtime"], f"{self.release}.sock"), os.path.join(directory, "web.sock"))
+        for name, text in self.files.items():
+            write_file(os.path.join(directory, name), text, mode=0o600 if name == "environment" else 0o644)
+        contents = {
+            "app": spec["name"],
+            "release": self.release,
+            "stem": self.stem,
+            "build": spec["build"],
+            "commit": spec["commit"],
+            "subject": spec["subject"],
+            "created": time.time(),
+            "url": spec["url"],
+            "health": spec["health"],
+            "keep_releases": spec["keep_releases"],
+        }
+        write_file(os.path.join(directory, "release.json"), json.dumps(contents, indent=2) + "\n")
+        fsync_directory(self.host.releases_directory)
+
+    def start(self):
+        """Start beside the live release and wait until the health path answers as it must."""
+        try:
+            pwd.getpwnam(self.proxy_user)
+        except KeyError as error:
+            message = f"there is no account {self.proxy_user!r} to give the socket to: install the proxy (nginx) first"
+            raise ActivationError("start", message) from error
+        unit = self.host.unit(self.release)
+        self.host.start(self.release)
+        try:
+            self.host.wait_until_healthy(self.release, self.spec["health"])
+        except Unhealthy as problem:
+            raise ActivationError("probe", str(problem), journal(unit)) from problem
+
+    def activate(self):
+        """From nothing to the traffic. The caller holds the host's lock and has the verdict of the watch awaited."""
+        started = time.monotonic()
+        self.write()
+        try:
+            self.start()
+            self.host.set_mark(self.release, "settling", previous=self.live, since=time.time())
+            self.host.switch(self.release)
+        except BaseException as error:
+            if self.host.live() != self.release:
+                self.host.stop(self.release)
+                reason = str(error) or type(error).__name__
+                self.host.set_mark(self.release, "failed", reason=reason, journal=getattr(error, "journal", []))
+            raise
+        self.host.start_settling(self.release)
+        return time.monotonic() - started
+
+    def await_verdict(self):
+        """Wait for what the host's own watch says. Needs no lock: the watch takes it to act."""
+        deadline = time.monotonic() + self.spec["health"]["settle"] + VERDICT_GRACE
+        while time.monotonic() < deadline:
+            mark = self.host.mark(self.release)
+            if mark.get("state") == "settled":
+                return
+            if mark.get("state") == "failed":
+                back = mark.get("returned_to")
+                message = f"{mark['reason']}; traffic went back to {back}" if back else mark["reason"]
+                raise ActivationError("settle", message, mark.get("journal", ()))
+            if self.host.live() != self.release:
+                raise ActivationError("settle", f"another run switched to {self.host.live()} meanwhile")
+            time.sleep(0.1)
+        raise ActivationError("settle", f"{self.host.settle_unit(self.release)} gave no verdict")
+
+
+def ensure_running(activations):
+    """Start the live releases that should run and don't. Returns the names of the apps that were started."""
+    units = {each.host.unit(each.live): each for each in activations if each.live and not each.needed}
+    states = unit_states(list(units), ("ActiveState",))
+    stopped = [each for unit, each in units.items() if states.get(unit, {}).get("ActiveState") not in ("active", "activating")]
+    for each in stopped:
+        each.host.start(each.live)
+    return [each.spec["name"] for each in stopped]
+
+
+def unsettled(activations):
+    """Unchanged apps whose live release still lacks a verdict, and whose watch has died."""
+    candidates = {}
+    for each in activations:
+        if not each.needed and each.host.mark(each.live).get("state") == "settling":
+            candidates[each.host.settle_unit(each.live)] = each
+    states = unit_states(list(candidates), ("ActiveState",))
+    return [each for unit, each in candidates.items() if states.get(unit, {}).get("ActiveState") != "active"]
+
+
+def not_enabled(activations):
+    """Targets that would not start at boot."""
+    targets = [each.spec["units"]["target"] for each in activations if each.live or each.needed]
+    return [target for target in targets if not os.path.lexists(os.path.join(WANTS, target))]
+
+
+def enable(targets):
+    """Enable and start several targets with one call each: every such call costs a quarter of a second."""
+    if targets:
+        systemctl("enable", "--quiet", "--", *targets, check=True)
+        systemctl("start", "--no-block", "--", *targets, check=True)
+
+
+def activate_all(activations, jobs):
+    """Activate side by side. Returns {app name: seconds, or the exception}."""
+
+    def one(activation):
+        try:
+            return activation.activate()
+        except ActivationError as error:
+            return error
+        except (OSError, subprocess.SubprocessError) as error:
+            return ActivationError("write", f"{type(error).__name__}: {error}")
+
+    with concurrent.futures.ThreadPoolExecutor(max(jobs, 1)) as pool:
+        return dict(zip([each.spec["name"] for each in activations], pool.map(one, activations)))

@@ -1,0 +1,373 @@
+# Copyright: (c) 2026, flaskfleet.deploy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Make builds on a host: one commit of an app plus its installed dependencies, immutable, named by what went in.
+
+Two accounts take part, neither of them root: the fetch account owns the mirrors and checks the code out (it never runs
+code of an app); the app's own account installs dependencies, in a sandbox that shows it this build and nothing else.
+What they leave is given to root, so that the app can read and not change it.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import configparser
+import json
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+import time
+
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import (
+    App,
+    read_json,
+    remove_build,
+    stamp_path,
+    write_file,
+)
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import CommandFailed, run
+
+FETCH_USER = "flaskfleet-fetch"
+CACHE_ROOT = "/var/cache/flask_apps"
+PIP_FILES = ("/etc/xdg/pip/pip.conf", "/etc/pip.conf", "/root/.pip/pip.conf", "/root/.config/pip/pip.conf")
+ORPHAN_AGE = 3600  # seconds; a younger build without a release may be another run's, about to be activated
+
+UV_VERSION = "0.13.9"
+# sha256 of the wheels for Linux with glibc: x86_64, aarch64
+UV_HASHES = (
+    "d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19",
+    "ecb6028d79dc96fbeafffe5c8af62a7099487ebc05a701e76714eebcffd06375",
+)
+
+# git talks to nobody, runs nothing of the repository, and uses no transport that runs a command
+GIT = ("git", "-c", "core.hooksPath=/dev/null", "-c", "protocol.ext.allow=never", "-c", "gc.auto=0")
+GIT_ENVIRONMENT = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -o BatchMode=yes", "LC_ALL": "C.UTF-8"}
+
+
+class BuildError(Exception):
+    """A build failed.
+
+    :ivar step: what was being done
+    :ivar output: list of the last lines of output, may be empty
+    """
+
+    def __init__(self, step, message, output=()):
+        super().__init__(message)
+        self.step = step
+        self.output = list(output)
+
+
+class Builder:
+    """Makes the builds of one host.
+
+    :param settings: the plan's settings: root, data_root, runtime_root, installer, index_url, ca_file
+    """
+
+    def __init__(self, settings):
+        self.settings = settings
+        self.root = settings["root"]
+        self.uv = os.path.join(self.root, ".tools", f"uv-{UV_VERSION}", "bin", "uv")
+
+    # --- what is there ---
+
+    def state(self, app, commit):
+        """(build name or None, whether it exists). The commit may be None, when only the host can resolve it."""
+        if commit is None:
+            return None, False
+        build = f"{commit[:8]}-{app['build_hash']}"
+        return build, self.stamp(app, build) is not None
+
+    def stamp(self, app, build):
+        """What is written about a complete build; None when there is no such build."""
+        return read_json(stamp_path(os.path.join(app["paths"]["builds"], build)))
+
+    # --- the steps ---
+
+    def prepare(self):
+        """What all builds of the host need, made once: the tool environment."""
+        if self.settings["installer"] == "uv" and not os.path.exists(self.uv):
+            self._install_uv()
+
+    def _install_uv(self):
+        """uv as a hash-pinned wheel in an environment of its own, which appears whole or not at all."""
+        final = os.path.dirname(os.path.dirname(self.uv))
+        temporary = f"{final}.new"
+        shutil.rmtree(temporary, ignore_errors=True)
+        os.makedirs(os.path.dirname(final), mode=0o755, exist_ok=True)
+        try:
+            subprocess.run(["/usr/bin/python3", "-m", "venv", temporary], check=True, capture_output=True, text=True)
+            pinned = os.path.join(temporary, "uv.txt")
+            hashes = " ".join(f"--hash=sha256:{each}" for each in UV_HASHES)
+            write_file(pinned, f"uv=={UV_VERSION} {hashes}\n")
+            command = [os.path.join(temporary, "bin", "pip"), "install", "--quiet", "--no-deps", "--only-binary=:all:"]
+            if self.settings["index_url"]:
+                command += ["--index-url", self.settings["index_url"]]
+            if self.settings["ca_file"]:
+                command += ["--cert", self.settings["ca_file"]]
+            subprocess.run([*command, "--require-hashes", "-r", pinned], check=True, capture_output=True, text=True)
+        except subprocess.CalledProcessError as error:
+            raise BuildError("install uv", "uv could not be installed", error.stderr.splitlines()[-15:]) from error
+        os.rename(temporary, final)
+
+    def fetch(self, app, url, commit):
+        """Bring the mirror up to date; returns the full commit. Nothing of the repository is run."""
+        repo = app["paths"]["repo"]
+        owner = pwd.getpwnam(FETCH_USER)
+        if not os.path.isdir(repo):
+            os.mkdir(repo, 0o700)
+            os.chown(repo, owner.pw_uid, owner.pw_gid)
+        # the URL may carry a password: it travels in a file, not on a command line
+        remote = os.path.join(app["paths"]["root"], "repository.conf")
+        quoted = url.replace("\\", "\\\\").replace('"', '\\"')
+        write_file(remote, f'[remote "origin"]\n\turl = "{quoted}"\n', mode=0o640)
+        os.chown(remote, 0, owner.pw_gid)
+        git = [*GIT, "-c", f"include.path={remote}", f"--git-dir={repo}"]
+        refs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
+        try:
+            if not os.path.exists(os.path.join(repo, "HEAD")):
+                self._as_fetcher(["git", "init", "--quiet", "--bare", repo], repo)
+            self._as_fetcher([*git, "fetch", "--quiet", "--prune", "--force", "origin", *refs], repo)
+            if commit is None:
+                commit = self._resolve(git, repo, app["version"])
+            elif not self._has(git, repo, commit):
+                # a commit that no branch or tag reaches any more
+                self._as_fetcher([*git, "fetch", "--quiet", "origin", commit], repo)
+        except CommandFailed as error:
+            raise BuildError("fetch the code", f"git could not fetch {app['repository']}", error.output) from error
+        return commit
+
+    def _has(self, git, repo, commit):
+        try:
+            self._as_fetcher([*git, "cat-file", "-e", f"{commit}^{{commit}}"], repo)
+        except CommandFailed:
+            return False
+        return True
+
+    def _resolve(self, git, repo, version):
+        """The commit of a branch, tag or (short) commit, by the host's own look; HEAD is the remote's default branch."""
+        if version == "HEAD":
+            answer = self._as_fetcher([*git, "ls-remote", "origin", "HEAD"], repo)
+            return answer.split()[0]
+        for name in (f"refs/heads/{version}", f"refs/tags/{version}", version):
+            try:
+                return self._as_fetcher([*git, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"], repo).strip()
+            except CommandFailed:
+                continue
+        raise BuildError("fetch the code", f"there is no branch, tag or commit {version!r} in the repository")
+
+    def _as_fetcher(self, command, writable):
+        app_root = os.path.dirname(writable) if writable.endswith("repo.git") else writable
+        return run(
+            command,
+            user=FETCH_USER,
+            hidden=[self.root, self.settings["data_root"], self.settings["runtime_root"]],
+            readable=[app_root],
+            writable=[writable],
+            environment=GIT_ENVIRONMENT,
+        )
+
+    def subject(self, app, commit):
+        """First line of the commit's message."""
+        git = [*GIT, f"--git-dir={app['paths']['repo']}"]
+        return self._as_fetcher([*git, "log", "-1", "--format=%s", commit], app["paths"]["repo"]).strip()
+
+    def build(self, app, url, commit):
+        """Make one build, unless the commit turns out to be built. A failed one leaves nothing behind.
+
+        :return: {commit, build, subject, built}
+        :raises BuildError: with the step and its output
+        """
+        paths = app["paths"]
+        owner = pwd.getpwnam(app["user"])
+        commit = self.fetch(app, url, commit)
+        name, exists = self.state(app, commit)
+        subject = self.subject(app, commit)
+        if not exists:
+            directory = os.path.join(paths["builds"], name)
+            remove_build(directory)
+            try:
+                self._checkout(app, commit, directory)
+                give(directory, owner.pw_uid, owner.pw_gid)
+                self._install(app, directory)
+                give(directory, 0, owner.pw_gid)
+                stamp = {"app": app["name"], "commit": commit, "subject": subject, "created": time.time()}
+                write_file(stamp_path(directory), json.dumps(stamp, indent=2) + "\n")
+            except BaseException:
+                remove_build(directory)
+                raise
+        return {"commit": commit, "build": name, "subject": subject, "built": not exists}
+
+    def _checkout(self, app, commit, directory):
+        os.mkdir(directory, 0o750)
+        fetcher = pwd.getpwnam(FETCH_USER)
+        os.chown(directory, fetcher.pw_uid, fetcher.pw_gid)
+        repo = app["paths"]["repo"]
+        git = [*GIT, f"--git-dir={repo}", f"--work-tree={directory}", "checkout", "--quiet", "--force", commit, "--", "."]
+        try:
+            run(
+                git,
+                user=FETCH_USER,
+                hidden=[self.root, self.settings["data_root"], self.settings["runtime_root"]],
+                readable=[repo],
+                writable=[directory],
+                environment={**GIT_ENVIRONMENT, "GIT_INDEX_FILE": "/tmp/index"},
+                directory=directory,
+            )
+        except CommandFailed as error:
+            raise BuildError("check the code out", f"git could not check out {commit[:8]}", error.output) from error
+        source = os.path.join(directory, app["path"])
+        if not os.path.isdir(source):
+            raise BuildError("check the code out", f"path: the repository has no folder {app['path']!r} at {commit[:8]}")
+
+    def _install(self, app, directory):
+        source = os.path.join(directory, app["path"])
+        environment = os.path.join(directory, ".venv")
+        cache = os.path.join(CACHE_ROOT, app["name"])
+        python = app["python"]["executable"]
+        if not os.access(python, os.X_OK):
+            raise BuildError("install dependencies", f"python: there is no {python} on this host")
+        script = install_script(
+            self.settings["installer"], self.uv, python, environment, find_requirements(app, source), wanted_packages(app)
+        )
+        try:
+            run(
+                ["/bin/sh", "-euc", script],
+                user=app["user"],
+                hidden=[self.root, self.settings["data_root"], self.settings["runtime_root"], CACHE_ROOT],
+                readable=[os.path.join(self.root, ".tools")] if self.settings["installer"] == "uv" else [],
+                writable=[directory, cache],
+                environment=self._installer_environment(cache, environment),
+                directory=source,
+            )
+        except CommandFailed as error:
+            raise BuildError("install dependencies", f"{self.settings['installer']} failed", error.output) from error
+
+    def _installer_environment(self, cache, environment):
+        """uv reads no pip configuration: index and certificate authorities come from the role or the host's pip."""
+        pip = pip_configuration()
+        index = self.settings["index_url"] or pip.get("index-url", "")
+        authorities = self.settings["ca_file"] or pip.get("cert", "")
+        variables = {
+            "UV_CACHE_DIR": cache,
+            "UV_LINK_MODE": "copy",  # a hard link would let a later build change this one
+            "UV_PROJECT_ENVIRONMENT": environment,
+            "UV_PYTHON_DOWNLOADS": "never",
+            "UV_COMPILE_BYTECODE": "1",
+            "UV_NO_PROGRESS": "1",
+            "UV_NO_CONFIG": "1",
+            "PIP_CACHE_DIR": cache,
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        }
+        if index:
+            variables.update(UV_DEFAULT_INDEX=index, PIP_INDEX_URL=index)
+        if pip.get("extra-index-url"):
+            variables["UV_INDEX"] = pip["extra-index-url"].replace("\n", " ")
+        if authorities:
+            variables.update(SSL_CERT_FILE=authorities, PIP_CERT=authorities)
+        return variables
+
+    # --- all of them ---
+
+    def build_all(self, work, jobs=0):
+        """Build several apps side by side.
+
+        :param work: list of (app, url, commit)
+        :param jobs: how many at once; 0 is one a core
+        :return: {app name: result of build, or BuildError}
+        """
+
+        def one(item):
+            try:
+                return self.build(*item)
+            except BuildError as error:
+                return error
+            except KeyError as error:  # pwd: the account is missing
+                return BuildError("prepare", str(error))
+            except OSError as error:
+                return BuildError("prepare", f"{error.strerror}: {error.filename}")
+
+        with concurrent.futures.ThreadPoolExecutor(jobs or len(os.sched_getaffinity(0))) as pool:
+            return dict(zip([app["name"] for app, url, commit in work], pool.map(one, work)))
+
+    def remove_orphans(self, app, wanted):
+        """Remove what killed runs left: directories that are no complete build, and old builds that no release uses."""
+        here = App(self.root, app["name"])
+        used = {here.release(name)["build"] for name in here.releases()} | {wanted}
+        with os.scandir(app["paths"]["builds"]) as entries:
+            found = [entry.path for entry in entries if entry.is_dir() and entry.name not in used]
+        for path in found:
+            stamp = read_json(stamp_path(path))
+            if stamp is None or stamp["created"] < time.time() - ORPHAN_AGE:
+                remove_build(path)
+
+
+# --- helpers ---------------------------------------------------------------------------------------------------------
+
+
+def give(directory, uid, gid):
+    """Hand a whole tree over, and let only the owner write to it. Links themselves, never what they point to."""
+    for parent, directories, files in os.walk(directory):
+        for path in (parent, *(os.path.join(parent, name) for name in (*directories, *files))):
+            os.lchown(path, uid, gid)
+            status = os.lstat(path)
+            if status.st_mode & 0o022 and not stat.S_ISLNK(status.st_mode):
+                os.chmod(path, stat.S_IMODE(status.st_mode) & ~0o022)
+
+
+def find_requirements(app, source):
+    """The file that names the dependencies, relative to the app's folder; None when it has none.
+
+    uv.lock first (it is exact), then requirements.txt, then pyproject.toml: many repositories have a pyproject.toml
+    for their tools' settings and pin what they deploy in requirements.txt.
+    """
+    if app["requirements"]:
+        if not os.path.isfile(os.path.join(source, app["requirements"])):
+            raise BuildError("install dependencies", f"requirements: there is no file {app['requirements']!r}")
+        return app["requirements"]
+    for name in ("uv.lock", "requirements.txt", "pyproject.toml"):
+        if os.path.isfile(os.path.join(source, name)):
+            return name
+    return None
+
+
+def wanted_packages(app):
+    """What goes in beside the app's own dependencies. A bare server name fits whatever version the app pins."""
+    return [*app["extra_packages"], app["server"]["kind"]]
+
+
+def shell_quote(words):
+    return " ".join("'" + word.replace("'", "'\\''") + "'" for word in words)
+
+
+def install_script(installer, uv, python, environment, requirements, packages):
+    """The shell commands that make an environment, with the lock of what was installed left in it."""
+    lock = os.path.join(environment, "requirements.lock")
+    into = ["--python", os.path.join(environment, "bin", "python")]
+    if installer == "pip":
+        pip = [os.path.join(environment, "bin", "python"), "-m", "pip", "--quiet"]
+        sources = {None: [], "pyproject.toml": ["."]}.get(requirements, ["--requirement", requirements])
+        return "\n".join(
+            (
+                shell_quote([python, "-m", "venv", environment]),
+                shell_quote([*pip, "install", *sources, *packages]),
+                f"{shell_quote([*pip, 'freeze'])} > {shell_quote([lock])}",
+            )
+        )
+    lines = [shell_quote([uv, "venv", "--quiet", "--clear", "--python", python, environment])]
+    if requirements == "uv.lock":
+        lines.append(shell_quote([uv, "sync", "--quiet", "--locked", "--no-dev", "--python", python]))
+        sources = []
+    else:
+        sources = ["--requirement", requirements] if requirements else []
+    lines.append(shell_quote([uv, "pip", "install", "--quiet", *into, *sources, *packages]))
+    lines.append(f"{shell_quote([uv, 'pip', 'freeze', '--quiet', *into])} > {shell_quote([lock])}")
+    return "\n".join(lines)
+
+
+def pip_configuration():
+    """{option: value} of the host's own pip configuration files; later files win, as in pip."""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read(PIP_FILES, encoding="utf-8")
+    return {key: value for section in ("global", "install") if section in parser for key, value in parser[section].items()}

@@ -1,0 +1,227 @@
+# Copyright: (c) 2026, flaskfleet.deploy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From the roles' variables to the declared apps: every value judged, layers merged, all errors at once."""
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from .schema import Judge, Option, role_options
+
+# The longest release name: short commit, hash of the configuration, and a suffix such as `.123`.
+RELEASE_NAME_LENGTH = 8 + 1 + 8 + 4
+# sun_path of unix(7) has 108 bytes, the closing NUL included.
+SOCKET_PATH_BYTES = 107
+
+_LAYERS = ("flask_apps", "flask_app_defaults", "flask_app_overrides")
+_ROOTS = ("flask_app_root", "flask_app_data_root", "flask_app_runtime_root")
+
+
+class PlanError(Exception):
+    """The variables cannot be made true. errors: one sentence each, free of secrets."""
+
+    def __init__(self, errors: list[str]) -> None:
+        super().__init__("\n".join(errors))
+        self.errors = errors
+
+
+class Declared(NamedTuple):
+    """What the variables declare.
+
+    apps: every app of the list with all its keys, in the list's order, entries of `env` and `secrets` as strings. only:
+    names of the apps that the run is restricted to, all of them when it is not. settings: the roles' other variables.
+    warnings: sentences.
+    """
+
+    apps: list[dict[str, Any]]
+    only: list[str]
+    settings: dict[str, Any]
+    warnings: list[str]
+
+
+class _App(NamedTuple):
+    """place: where the app is in the list, for messages. values: those of its keys that passed, with defaults."""
+
+    place: str
+    values: dict[str, Any]
+
+
+def role_variables() -> dict[str, Option]:
+    """List the variables that a plan reads: those of both roles, `flask_apps` as flask_app specifies it."""
+    return {**role_options("nginx_site"), **role_options("flask_app")}
+
+
+def read(variables: dict[str, Any]) -> Declared:
+    """Judge the roles' variables and merge their layers. A variable that is not given has its default.
+
+    Raises PlanError with all errors.
+    """
+    judge = Judge()
+    known = role_variables()
+    settings = {
+        name: judge.value("", name, option, variables[name]) if name in variables else option.default
+        for name, option in known.items() if name not in _LAYERS
+    }
+    apps = _Layers(judge, known["flask_apps"].options, variables).apps
+    _check_roots(judge, settings)
+    _check_sockets(judge, settings, apps)
+    _check_duplicates(judge, apps)
+    names = [app.values["name"] for app in apps if "name" in app.values]
+    _check_selection(judge, settings["flask_app_only"], names)
+    _check_accounts(judge, settings, apps)
+    if judge.errors:
+        raise PlanError(judge.errors)
+    return Declared([app.values for app in apps], settings["flask_app_only"] or names, settings, _shared_accounts(apps))
+
+
+def collect_secrets(variables: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Collect what a plan leaves out, for the action plugins that carry it to a host.
+
+    Returns {app: {"repository": URL with its credentials, "secrets": {name: value}}} of the apps that the run is
+    restricted to. Raises PlanError.
+    """
+    declared = read(variables)
+    return {
+        app["name"]: {"repository": app["repository"], "secrets": app["secrets"]}
+        for app in declared.apps if app["name"] in declared.only
+    }
+
+
+def account(app: dict[str, Any]) -> str:
+    """Name the account that an app runs as."""
+    return app["user"] or f"flask-{app['name']}"
+
+
+class _Layers:
+    """Merges every app of the list with `flask_app_defaults` under and `flask_app_overrides` over it."""
+
+    def __init__(self, judge: Judge, options: dict[str, Option], variables: dict[str, Any]) -> None:
+        self._judge = judge
+        self._options = options
+        entries = self._given(variables, "flask_apps", list)
+        self._defaults = self._layer("flask_app_defaults", self._given(variables, "flask_app_defaults", dict))
+        names = [entry["name"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
+        self._overrides = {}
+        for name, layer in self._given(variables, "flask_app_overrides", dict).items():
+            if name in names:
+                self._overrides[name] = self._layer(f"flask_app_overrides ({self._shown(name)})", layer)
+            else:
+                judge.unknown("flask_app_overrides", "", name, names)
+        self.apps = [self._app(f"flask_apps[{index}]", entry) for index, entry in enumerate(entries)]
+
+    def _given(self, variables, name, python_type):
+        option = role_variables()[name]
+        value = variables.get(name, option.default)
+        if isinstance(value, python_type):
+            return value
+        self._judge.refuse("", name, f"must be {option.rule.expected}", option.example)
+        return python_type()
+
+    def _shown(self, name):
+        return name if self._options["name"].rule.check(name) else "..."
+
+    def _layer(self, place, layer):
+        """Judge a layer under or over apps. Returns (keys given, values that passed)."""
+        if not isinstance(layer, dict):
+            self._judge.refuse(place, "", "must be a dictionary of keys of an app", "{version: v2}")
+            return set(), {}
+        if "name" in layer:
+            self._judge.refuse(place, "name", "belongs into `flask_apps` alone")
+        values = {key: value for key, value in layer.items() if key != "name"}
+        return set(values), self._judge.options(place, self._options, values)
+
+    def _app(self, place, entry):
+        if not isinstance(entry, dict):
+            self._judge.refuse(place, "", "must be a dictionary", role_variables()["flask_apps"].rule.example)
+            return _App(place, {})
+        name = entry.get("name")
+        if isinstance(name, str) and self._options["name"].rule.check(name):
+            place += f" ({name})"
+        own = set(entry), self._judge.options(place, self._options, entry)
+        layers = [self._defaults, own]
+        if isinstance(name, str) and name in self._overrides:
+            layers.append(self._overrides[name])
+        given = set().union(*(keys for keys, _values in layers))
+        values = {}
+        for _keys, layer in layers:
+            for key, value in layer.items():
+                values[key] = {**values.get(key, {}), **value} if self._options[key].type == "dict" else value
+        for key, option in self._options.items():
+            if option.required and key not in given:
+                self._judge.refuse(place, key, "is missing", option.example)
+            elif key in values or key not in given:
+                values[key] = option.filled(values.get(key, option.default))
+        self._check(place, values)
+        return _App(place, values)
+
+    def _check(self, place, values):
+        """Check what takes more than one key or layer."""
+        refuse = self._judge.refuse
+        for name in sorted(values.get("env", {}).keys() & values.get("secrets", {}).keys()):
+            refuse(place, f"env.{name}", "is among the secrets as well; keep one of them")
+        for name in sorted(values.get("processes", {}).keys() & values.get("schedules", {}).keys()):
+            refuse(place, f"processes.{name}", "is the name of a schedule as well; every unit needs its own")
+        for key in ("database", "cache"):
+            if values.get(key) and not values[key]["engine"]:
+                refuse(place, f"{key}.engine", "is missing", self._options[key].options["engine"].example)
+        if values.get("health_status") == []:
+            refuse(place, "health_status", "must not be empty: nothing would be healthy", "health_status: [2xx, 3xx]")
+
+
+def _check_roots(judge, settings):
+    roots = [settings[name] for name in _ROOTS]
+    if not all(isinstance(root, str) for root in roots):
+        return
+    for index, (name, root) in enumerate(zip(_ROOTS, roots)):
+        others = roots[:index] + roots[index + 1:]
+        if any(f"{root}/".startswith(f"{other}/") for other in others):
+            judge.refuse("", name, "must not be, or lie in, another directory of the role",
+                         f"{name}: {role_variables()[name].default}")
+
+
+def _check_sockets(judge, settings, apps):
+    for app in apps:
+        directory = f"{settings['flask_app_runtime_root']}/{app.values.get('name', '')}/"
+        length = len(directory.encode(errors="replace")) + RELEASE_NAME_LENGTH + len(".sock")
+        if length > SOCKET_PATH_BYTES:
+            judge.refuse(app.place, "name", f"makes a socket's path up to {length} bytes long, and {SOCKET_PATH_BYTES} "
+                         "is the limit; shorten it or `flask_app_runtime_root`")
+
+
+def _check_duplicates(judge, apps):
+    names: dict[str, str] = {}
+    domains: dict[str, str] = {}
+    for app in apps:
+        if "name" in app.values:
+            holder = names.setdefault(app.values["name"], app.place)
+            if holder != app.place:
+                judge.refuse(app.place, "name", f"is that of {holder} as well; every app needs its own")
+        own = {"domain": app.values["domain"]} if "domain" in app.values else {}
+        own.update((f"aliases[{index}]", alias) for index, alias in enumerate(app.values.get("aliases", ())))
+        for key, domain in own.items():
+            here = f"{app.place}: `{key}`"
+            holder = domains.setdefault(domain, here)
+            if holder != here:
+                judge.refuse(app.place, key, f"{domain!r} is taken by {holder}; a host name leads to one app")
+
+
+def _check_selection(judge, only, names):
+    if isinstance(only, list):
+        for name in only:
+            if isinstance(name, str) and name not in names:
+                judge.unknown("flask_app_only", "", name, names)
+
+
+def _check_accounts(judge, settings, apps):
+    for app in apps:
+        if settings["flask_app_proxy_user"] and app.values.get("user") == settings["flask_app_proxy_user"]:
+            judge.refuse(app.place, "user", "must not be the web server's account `flask_app_proxy_user`",
+                         f"user: flask-{app.values.get('name', 'hello')}")
+
+
+def _shared_accounts(apps):
+    users: dict[str, list[str]] = {}
+    for app in apps:
+        users.setdefault(account(app.values), []).append(app.values["name"])
+    return [f"{', '.join(names)} run as the same account {user} and can read each other's secrets"
+            for user, names in users.items() if len(names) > 1]

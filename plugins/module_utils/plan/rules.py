@@ -1,0 +1,291 @@
+# Copyright: (c) 2026, flaskfleet.deploy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What argument specifications cannot express about values: patterns, bounds, names that are taken."""
+from __future__ import annotations
+
+import re
+from typing import Any, Callable, NamedTuple
+
+# Keys whose machinery is still to come, and what brings it. Their default is fine, anything else is refused.
+UNSUPPORTED = {
+    "build_commands": "commands in builds",
+    "cache": "backing services",
+    "database": "backing services",
+    "flask_app_purge_undeclared": "the removal of apps",
+    "flask_app_rebuild": "rebuilds",
+    "flask_app_rollback_to": "rollbacks",
+    "processes": "companion processes",
+    "release_commands": "commands in releases",
+    "sandbox": "named relaxations of the sandbox",
+    "schedules": "scheduled commands",
+    "server.kind": "a second server",
+    "shared_paths": "paths that outlive releases",
+    "state": "the removal of apps",
+    "static": "static files served by nginx",
+    "tls": "HTTPS",
+}
+
+OS_FAMILIES = ("Debian", "RedHat")
+
+# Accounts of the supported distributions' base systems, and of services that may share a host with the apps. A list,
+# because the controller sees no user ids.
+SYSTEM_ACCOUNTS = frozenset(
+    "_apt _chrony adm apache avahi backup bin caddy chrony cockpit-ws daemon dbus dnsmasq ftp games geoclue git gnats "
+    "halt haproxy httpd irc landscape libstoragemgmt list lp lxd mail man memcache memcached messagebus mongodb mysql "
+    "news nginx nobody ntp operator pcap polkitd pollinate postfix postgres proxy rabbitmq redis root rpc rpcuser "
+    "rtkit setroubleshoot shutdown sshd sssd sync sys syslog tcpdump tomcat tss unbound usbmux uucp uuidd valkey "
+    "varnish www-data".split())
+
+ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+# Set by the unit, by systemd for it (systemd.exec(5)) or in place of the server's settings: an entry of the app's
+# environment would silently win over them.
+RESERVED_ENVIRONMENT = frozenset(
+    "CACHE_DIRECTORY CREDENTIALS_DIRECTORY GUNICORN_CMD_ARGS HOME INVOCATION_ID JOURNAL_STREAM LISTEN_FDNAMES "
+    "LISTEN_FDS LISTEN_PID LOGNAME LOGS_DIRECTORY MAINPID NOTIFY_SOCKET PATH RUNTIME_DIRECTORY SHELL STATE_DIRECTORY "
+    "SYSTEMD_EXEC_PID USER VIRTUAL_ENV WATCHDOG_PID WATCHDOG_USEC".split())
+
+# MAX_ARG_STRLEN of Linux: what "NAME=value" and its closing NUL may take in execve(2).
+ENVIRONMENT_ENTRY_BYTES = 128 * 1024
+
+# What may be shown of a key: anything else may be a value that ended up on the wrong side of the colon.
+PLAIN_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
+
+PROCESS_NAME_WORDS = "a lower-case letter and up to 24 lower-case letters, digits or hyphens, but for `web` and `live`"
+
+_PLANES = range(0, 0x110000, 0x10000)
+_BROKEN = "\ud800-\udfff\ufdd0-\ufdef" + "".join(chr(plane + last) for plane in _PLANES for last in (0xFFFE, 0xFFFF))
+_UNENCODABLE = re.compile(f"[\0{_BROKEN}]")
+_CONTROL = re.compile(f"[\0-\x1f\x7f-\x9f\u2028\u2029{_BROKEN}]")
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,24}")
+_ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_DOMAIN = re.compile(rf"(?:{_LABEL}\.)*(?![0-9]+\Z){_LABEL}")  # all digits last would be an address
+_SEGMENT = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9_.][A-Za-z0-9._+@-]*"
+_RELATIVE = re.compile(rf"(?:\./)?{_SEGMENT}(?:/{_SEGMENT})*/?")
+_ABSOLUTE = re.compile(rf"(?:/{_SEGMENT})+")
+_DOTTED = r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*"
+_ENTRYPOINT = re.compile(rf"""{_DOTTED}(?::{_DOTTED}(?:\([A-Za-z0-9_ ,=.'"-]*\))?)?""")
+_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+_USER = r"[A-Za-z0-9_][A-Za-z0-9._-]*@"
+_PATH = r"[A-Za-z0-9._~%+,=()!*/-]+"
+# No `ext::` and other transports that run commands, no host that begins with a hyphen, no character that git's
+# configuration would read otherwise, and no place for a credential to hide in: an @ of a path must be percent-encoded.
+_REPOSITORY = re.compile(
+    rf"(?:https?|git)://{_HOST}/{_PATH}"
+    rf"|ssh://(?:{_USER})?{_HOST}/{_PATH}"
+    rf"|(?:{_USER})?[A-Za-z0-9][A-Za-z0-9._-]*:(?!-|//){_PATH}"
+    rf"|(?:file://)?/{_PATH}")
+_USERINFO = re.compile(r"(?P<scheme>[a-z]+)://(?P<userinfo>[^/]*)@")
+_INDEX_URL = re.compile(rf"https?://{_HOST}(?:/(?:{_PATH})?)?")
+
+
+class Rule(NamedTuple):
+    """What a value must be beyond its type.
+
+    expected: completes "must be ...". example: YAML of a value that passes, of a list one element. check: takes a value
+    of the right type, of a list each element, and says whether it passes. shown: whether a message may show a value
+    that does not pass; only for keys that can hold no secret.
+    """
+
+    expected: str
+    example: str
+    check: Callable[[Any], bool] = lambda value: True
+    shown: bool = False
+
+
+def _matches(pattern):
+    return lambda value: re.fullmatch(pattern, value) is not None
+
+
+def _within(low, high):
+    return lambda value: low <= value <= high
+
+
+def _number(low, high, example):
+    words = f"a number from {low} to {high}" if high < 10**6 else f"a number from {low} on"
+    return Rule(words, example, _within(low, high), shown=True)
+
+
+def _is_domain(value):
+    return len(value) <= 253 and _DOMAIN.fullmatch(value) is not None
+
+
+def _is_version(value):
+    # git-check-ref-format(1), without its rules on full names. A leading hyphen would be an option of git.
+    return (re.fullmatch(r"[^-\s~^:?*\[\\][^\s~^:?*\[\\]{0,249}", value) is not None
+            and ".." not in value and "@{" not in value and not value.endswith(("/", ".", ".lock")))
+
+
+def _is_user(value):
+    return (_ACCOUNT.fullmatch(value) is not None and value not in SYSTEM_ACCOUNTS
+            and not value.startswith(("systemd-", "flaskfleet-")))
+
+
+def _is_repository(value):
+    return _REPOSITORY.fullmatch(without_credentials(value)) is not None
+
+
+def _is_python(value):
+    return re.fullmatch(r"(?:python)?3(?:\.[0-9]{1,2})?", value) is not None or _ABSOLUTE.fullmatch(value) is not None
+
+
+def _is_requirement(value):
+    return re.match(r"[A-Za-z0-9]", value) is not None and not re.search(r"://[^/\s]*@", value)
+
+
+def _is_package_list(value):
+    return isinstance(value, list) and all(
+        isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+_:=~-]*", name) for name in value)
+
+
+def _is_system_packages(value):
+    lists = value if isinstance(value, dict) else dict.fromkeys(OS_FAMILIES, value)
+    return all(family in OS_FAMILIES and _is_package_list(names) for family, names in lists.items())
+
+
+def _is_workers(value):
+    return value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1024)
+
+
+def _is_health_status(value):
+    if isinstance(value, int):
+        return 100 <= value <= 599
+    return isinstance(value, str) and re.fullmatch(r"[1-5](?:[0-9][0-9]|xx)", value) is not None
+
+
+_HOST_NAME = Rule("a host name of lower-case labels (letters, digits, hyphens) joined by dots", "hello.example.org",
+                  _is_domain, shown=True)
+_FOLDER = Rule("a relative path without `..`, of letters, digits and ._+@-", "uploads", _matches(_RELATIVE), shown=True)
+_DIRECTORY = Rule("an absolute path without `..`, of letters, digits and ._+@-", "/srv/example", _matches(_ABSOLUTE),
+                  shown=True)
+_COMMAND = Rule("a command on one line", "flask db upgrade", lambda value: not value.isspace() and value != "")
+_SECONDS = Rule("a number of seconds from 1 to 3600", "30", _within(1, 3600), shown=True)
+_VARIABLE = Rule("the name of an environment variable", "DATABASE_URL", _matches(ENVIRONMENT_NAME), shown=True)
+
+# By key of an app; dotted for what is in its dictionaries.
+APP_RULES = {
+    "name": Rule("a lower-case letter and up to 24 lower-case letters, digits or hyphens", "hello", _matches(_NAME),
+                 shown=True),
+    "domain": _HOST_NAME,
+    "aliases": _HOST_NAME._replace(example="www.example.org"),
+    "repository": Rule("an https, http, ssh, git or file URL, host:path or an absolute path, without a query, with "
+                       "special characters percent-encoded", "https://git.example.org/hello.git", _is_repository),
+    "version": Rule("a branch, tag or commit", '"1.10"', _is_version, shown=True),
+    "path": _FOLDER._replace(example="src/web"),
+    "user": Rule("an account of its own: a lower-case letter and up to 30 lower-case letters, digits, hyphens or "
+                 "underscores, not root nor an account of the system", "flask-hello", _is_user, shown=True),
+    "entrypoint": Rule("module:callable", "hello.web:app", _matches(_ENTRYPOINT), shown=True),
+    "python": Rule("a version of Python 3, the name of its executable or an absolute path", '"3.12"', _is_python,
+                   shown=True),
+    "requirements": _FOLDER._replace(example="requirements/production.txt"),
+    "extra_packages": Rule("a requirement specifier that begins with a letter or digit and carries no credentials",
+                           "pymysql", _is_requirement),
+    "system_packages": Rule("a list of package names, or a dictionary of such lists by OS family (Debian, RedHat)",
+                            "{Debian: [libpq5], RedHat: [libpq]}", _is_system_packages),
+    "build_commands": _COMMAND._replace(example="flask translate compile"),
+    "release_commands": _COMMAND,
+    "env": Rule("a dictionary", '{GREETING: "hello"}'),
+    "secrets": Rule("a dictionary", '{SECRET_KEY: "{{ vault_secret_key }}"}'),
+    "shared_paths": _FOLDER,
+    "processes": Rule("a dictionary", "{worker: rq worker tasks}"),
+    "processes.command": _COMMAND._replace(example="rq worker tasks"),
+    "processes.instances": _number(1, 64, "2"),
+    "schedules": Rule("a dictionary", "{cleanup: {command: flask cleanup, on_calendar: daily}}"),
+    "schedules.command": _COMMAND._replace(example="flask cleanup"),
+    "schedules.on_calendar": Rule("a calendar event (systemd.time(7))", "daily",
+                                  _matches(r"[A-Za-z0-9*][A-Za-z0-9 *:,./~_+-]*"), shown=True),
+    "server": Rule("a dictionary", "{workers: 4}"),
+    "server.workers": Rule("`auto` or a number from 1 to 1024", "4", _is_workers, shown=True),
+    "server.threads": _number(1, 1024, "4"),
+    "server.timeout": _SECONDS,
+    "server.max_requests": _number(0, 10**9, "1000"),
+    "health_path": Rule("a path that begins with / and has no spaces", "/health", _matches(r"/[!-~]*")),
+    "health_timeout": _SECONDS,
+    "health_status": Rule("a status code such as 204, or a class of them from 1xx to 5xx", "2xx", _is_health_status,
+                          shown=True),
+    "settle": Rule("a number of seconds from 0 to 3600", "5", _within(0, 3600), shown=True),
+    "static": Rule("a dictionary", "{url: /static, path: app/static}"),
+    "static.url": Rule("a path that begins with /", "/static", _matches(r"(?:/[A-Za-z0-9._~-]+)+/?"), shown=True),
+    "static.path": _FOLDER._replace(example="app/static"),
+    "static.expires": Rule("a time of nginx, `max`, `off` or `epoch`", "1h",
+                           _matches(r"[0-9]{1,9}(?:ms|[smhdwMy])?|max|off|epoch"), shown=True),
+    "tls": Rule("a dictionary", "{mode: self_signed}"),
+    "tls.certificate": _DIRECTORY._replace(example="/etc/ssl/hello.pem"),
+    "tls.certificate_key": _DIRECTORY._replace(example="/etc/ssl/private/hello.key", shown=False),
+    "tls.hsts_max_age": _number(0, 10**9, "31536000"),
+    "limits": Rule("a dictionary", "{memory_max: 512M}"),
+    "limits.memory_max": Rule("a size with its unit K, M, G or T, or a percentage", "512M",
+                              _matches(r"[1-9][0-9]{0,9}[KMGT]|[1-9][0-9]?%|100%"), shown=True),
+    "limits.cpu_quota": Rule("a percentage of one processor", "150%", _matches(r"[1-9][0-9]{0,5}%"), shown=True),
+    "limits.tasks_max": _number(1, 10**7, "64"),
+    "sandbox": Rule("a dictionary", "{network: false}"),
+    "database": Rule("a dictionary", "{engine: postgresql}"),
+    "database.name": Rule("a lower-case letter and up to 30 lower-case letters, digits or underscores", "hello",
+                          _matches(r"[a-z][a-z0-9_]{0,30}"), shown=True),
+    "database.variable": _VARIABLE,
+    "cache": Rule("a dictionary", "{engine: valkey}"),
+    "cache.variable": _VARIABLE._replace(example="REDIS_URL"),
+    "keep_releases": _number(1, 100, "3"),
+}
+
+ROLE_RULES = {
+    "flask_apps": Rule("a list of dictionaries", "{name: hello, domain: hello.example.org, "
+                       "repository: https://git.example.org/hello.git}"),
+    "flask_app_defaults": Rule("a dictionary of keys of an app", "{keep_releases: 5}"),
+    "flask_app_overrides": Rule("a dictionary by name of app", "{hello: {version: v2}}"),
+    "flask_app_only": Rule("the name of an app", "hello", shown=True),
+    "flask_app_rollback_to": Rule("a release or commit", "1f3a9c02", _matches(r"[0-9a-f.-]{1,40}"), shown=True),
+    "flask_app_root": _DIRECTORY._replace(example="/opt/flask_apps"),
+    "flask_app_data_root": _DIRECTORY._replace(example="/var/lib/flask_apps"),
+    "flask_app_runtime_root": _DIRECTORY._replace(example="/run/flask_apps"),
+    "flask_app_index_url": Rule("an http or https URL without credentials, which the host's pip configuration can hold",
+                                "https://packages.example.org/simple", _matches(_INDEX_URL)),
+    "flask_app_ca_file": _DIRECTORY._replace(example="/etc/ssl/certs/example.pem"),
+    "flask_app_build_jobs": _number(0, 256, "4"),
+    "flask_app_proxy_user": Rule("the name of an account", "www-data", _matches(_ACCOUNT), shown=True),
+    "flask_app_template_paths": Rule("a directory", "templates", shown=True),
+    "flask_app_release_leader": Rule("the inventory's name of a host", "web1", shown=True),
+    "nginx_site_template_paths": Rule("a directory", "templates", shown=True),
+}
+
+
+def has_control_characters(text: str) -> bool:
+    """Say whether a text could end or garble a line of a unit, of nginx's configuration or of a log."""
+    return _CONTROL.search(text) is not None
+
+
+def is_process_name(name: str) -> bool:
+    """Say whether a process or schedule can be called so, which is a part of its unit's name."""
+    return _NAME.fullmatch(name) is not None and name not in ("web", "live")
+
+
+def environment_problem(name: str, value: object) -> str:
+    """Say why systemd's EnvironmentFile= or execve(2) cannot carry an entry, without telling its value.
+
+    Returns what completes "`env.NAME` ...", an empty string when nothing is wrong.
+    """
+    quoted = f'quote it, as in `{name}: "..."`'
+    if name in RESERVED_ENVIRONMENT:
+        return "is set by the app's unit or by `server`; leave it out"
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        return f"must be a string or a whole number: {quoted}"
+    if isinstance(value, int):
+        return "" if abs(value) < 2**63 else f"is too large for a number: {quoted}"
+    # A single such character makes systemd drop the whole file, and log the value.
+    if _UNENCODABLE.search(value):
+        return "must not have NUL, surrogates or Unicode noncharacters; encode binary data, as Base64 for example"
+    if len(f"{name}={value}".encode()) >= ENVIRONMENT_ENTRY_BYTES:
+        return "is larger than 128 KiB, more than a process can be given; put it into a file"
+    return ""
+
+
+def without_credentials(repository: str) -> str:
+    """Take the credentials out of a repository's URL, all before its @; the name of an ssh account is none."""
+    match = _USERINFO.match(repository)
+    if match is None:
+        return repository
+    name = match["userinfo"].partition(":")[0] if match["scheme"] == "ssh" else ""
+    return f"{match['scheme']}://{name}{'@' if name else ''}{repository[match.end():]}"

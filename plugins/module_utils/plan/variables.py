@@ -1,0 +1,80 @@
+# Copyright: (c) 2026, flaskfleet.deploy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The roles' variables as an action plugin meets them, made plain data."""
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+from .reading import PlanError, role_variables
+from .rules import PLAIN_WORD
+
+_PREFIXES = ("flask_app_", "nginx_site_")
+_UNDEFINED = re.compile(r"(?:^|has no attribute )'([A-Za-z_][A-Za-z0-9_]{0,79})'(?: is undefined|\.?$)")
+
+
+def plain_variables(templar: Any, loader: Any, task_vars: dict[str, Any]) -> dict[str, Any]:
+    """Evaluate those of the roles' variables that are defined.
+
+    templar, loader: of the action plugin. Returns what `make_plan` and `collect_secrets` take. It has secrets in it, so
+    it must not get into a task's arguments or result. Raises PlanError that names what could not be evaluated, without
+    any value: Ansible's own errors show the lines of the file around it.
+    """
+    errors: list[str] = []
+    variables = {
+        name: _evaluated(templar, name, task_vars[name], errors) for name in role_variables() if name in task_vars
+    }
+    if errors:
+        raise PlanError(errors)
+    for name in ("flask_app_template_paths", "nginx_site_template_paths"):
+        if isinstance(variables.get(name), list):
+            variables[name] = [
+                str(Path(loader.get_basedir(), path)) if isinstance(path, str) else path for path in variables[name]]
+    return variables
+
+
+def misspelt_variables(task_vars: dict[str, Any]) -> list[str]:
+    """Name the variables that almost are one of the roles', which nothing would read. Returns sentences."""
+    known = role_variables()
+    warnings = []
+    for name in task_vars:
+        if name.startswith(_PREFIXES) and name not in known:
+            nearest = difflib.get_close_matches(name, known, 1, cutoff=0.9)
+            warnings += [f"no role has a variable {name}; did you mean {meant}?" for meant in nearest]
+    return warnings
+
+
+def _evaluated(templar, place, value, errors):
+    """Evaluate a value as a whole. When that fails, find all the parts of it that fail."""
+    try:
+        return _plain(templar.template(value))
+    except Exception as error:  # pylint: disable=broad-exception-caught  # a lookup may raise anything
+        problem = error
+    before = len(errors)
+    if isinstance(value, dict):
+        for key, part in value.items():
+            shown = key if isinstance(key, str) and PLAIN_WORD.fullmatch(key) else "..."
+            _evaluated(templar, f"{place}.{shown}", part, errors)
+    elif isinstance(value, list):
+        for index, part in enumerate(value):
+            _evaluated(templar, f"{place}[{index}]", part, errors)
+    if len(errors) == before:
+        undefined = _UNDEFINED.search(str(problem))
+        reason = f"`{undefined[1]}` is not defined" if undefined else type(problem).__name__
+        errors.append(f"`{place}` cannot be evaluated: {reason}")
+    return None
+
+
+def _plain(value):
+    """Take Ansible's tags off: plain dict, list, str, int and float; true, false and null; anything else as it is."""
+    if isinstance(value, dict):
+        return {_plain(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    for kind in (str, int, float):
+        if isinstance(value, kind) and not isinstance(value, bool):
+            return kind(value)
+    return value

@@ -1,0 +1,435 @@
+#!/usr/bin/python3
+# Copyright: (c) 2026, flaskfleet.deploy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a host does with the releases of its apps: probe, switch, watch, drain, start at boot.
+
+One file with two uses, so that there is one implementation of each step: modules import it, and the role installs it
+as the host's own command ``flask-app``, which systemd runs when no Ansible is near (a release is watched and old
+connections are drained after the run has gone; the live release is started at boot). Standard library only.
+
+Layout of an app's directory, see docs/architecture.md:
+
+    builds/<build>/, builds/<build>.json      the second is written last and marks a complete build
+    current -> releases/<release>
+    releases/<release>/        build -> ../../builds/<build>, release.json, environment, web.sock -> the socket
+    marks/<release>.json       {"state": "settling" | "settled" | "failed", "previous", "reason", "at"}
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import fcntl
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+PROGRAM = "/usr/local/sbin/flask-app"
+DRAIN_LIMIT = 60  # seconds; the unit's TimeoutStopSec must be longer
+WATCH_INTERVAL = 0.5  # seconds
+PROBE_LIMIT = 5  # seconds one probe may take once a release has traffic
+
+
+class Unhealthy(Exception):
+    """A release does not do what it must; the text says what was seen."""
+
+
+class LockTimeout(Exception):
+    """Somebody else works on this host's apps."""
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def fsync_directory(path):
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path, text, mode=0o644):
+    """Write a file so that a reader, or a crash, sees the old content or the new one."""
+    temporary = f"{path}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        os.fchmod(stream.fileno(), mode)
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
+    fsync_directory(os.path.dirname(path))
+
+
+def read_json(path):
+    """The parsed file; None when it does not exist."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return json.load(stream)
+    except FileNotFoundError:
+        return None
+
+
+@contextlib.contextmanager
+def lock(root, wait=60.0):
+    """Hold the host's deployment lock. It is the kernel's, so it ends with the process that holds it.
+
+    :raises LockTimeout: another process held it for ``wait`` seconds.
+    """
+    deadline = time.monotonic() + wait
+    descriptor = os.open(os.path.join(root, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise
+                if time.monotonic() > deadline:
+                    raise LockTimeout(f"another run has been working on the apps of this host for {wait:.0f} s") from error
+                time.sleep(0.1)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+# --- systemd ---------------------------------------------------------------------------------------------------------
+
+
+def systemctl(*arguments, check=False):
+    return subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=check, timeout=120)
+
+
+def unit_states(units, properties=("ActiveState", "SubState", "Result", "NRestarts", "Job")):
+    """{unit: {property: text}} with one call for all units."""
+    if not units:
+        return {}
+    output = systemctl("show", "--property", ",".join(("Id", *properties)), "--", *units).stdout
+    states = {}
+    for block in output.split("\n\n"):
+        state = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if state:
+            states[state.pop("Id")] = state
+    return states
+
+
+def journal(unit, lines=20):
+    """The last lines that a unit wrote or that systemd wrote about it."""
+    command = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--lines={lines}", f"--unit={unit}"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout.splitlines()
+
+
+# --- health ----------------------------------------------------------------------------------------------------------
+
+
+class UnixHTTPConnection(http.client.HTTPConnection):
+    def __init__(self, path, timeout):
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+def acceptable(status, accepted):
+    """Whether an HTTP status is one of ``accepted``: whole numbers such as 204, or classes such as "2xx"."""
+    return any(each in (status, f"{status // 100}xx") for each in accepted)
+
+
+def probe(path, health, limit=PROBE_LIMIT):
+    """Ask a socket for the health path as nginx would. Returns the status; raises Unhealthy with what was seen."""
+    connection = UnixHTTPConnection(path, limit)
+    try:
+        headers = {"Host": health["host"], "User-Agent": "flask-app probe", "X-Forwarded-Proto": health["scheme"]}
+        connection.request("GET", health["path"], headers={**headers, "Connection": "close"})
+        status = connection.getresponse().status
+    except socket.timeout as error:
+        raise Unhealthy(f"no answer to {health['path']} within {limit:.0f} s") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise Unhealthy(f"no answer to {health['path']}: {error.__class__.__name__}") from error
+    finally:
+        connection.close()
+    if not acceptable(status, health["statuses"]):
+        expected = ", ".join(str(each) for each in health["statuses"])
+        raise Unhealthy(f"{health['path']} answered {status}, expected {expected}")
+    return status
+
+
+def connections(path):
+    """How many connections of a listening unix socket are open.
+
+    Read in PID 1's network namespace: a unit with PrivateNetwork= sees its own one under /proc/self. The listener
+    itself carries the flag __SO_ACCEPTCON (0x10000), its connections carry its path and not that flag (proc(5)).
+    """
+    count = 0
+    with open("/proc/1/net/unix", encoding="utf-8", errors="replace") as stream:
+        for line in stream:
+            fields = line.split()
+            if len(fields) == 8 and fields[7] == path and not int(fields[3], 16) & 0x10000:
+                count += 1
+    return count
+
+
+def drain(path, limit=DRAIN_LIMIT):
+    """Wait until nobody is connected to a socket any more, ``limit`` seconds at most."""
+    deadline = time.monotonic() + limit
+    while connections(path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+# --- an app and its releases -----------------------------------------------------------------------------------------
+
+
+class App:
+    """The directory of one app on this host."""
+
+    def __init__(self, root, name):
+        self.root = root
+        self.name = name
+        self.directory = os.path.join(root, name)
+        self.current = os.path.join(self.directory, "current")
+        self.releases_directory = os.path.join(self.directory, "releases")
+        self.builds_directory = os.path.join(self.directory, "builds")
+        self.marks_directory = os.path.join(self.directory, "marks")
+
+    def live(self):
+        """Name of the release that has the traffic; None before the first one."""
+        try:
+            return os.path.basename(os.readlink(self.current))
+        except FileNotFoundError:
+            return None
+
+    def releases(self):
+        """Names of the complete releases, oldest first."""
+        found = []
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(self.releases_directory):
+                release = self.release(name)
+                if release is not None:
+                    found.append((release["created"], name))
+        return [name for created, name in sorted(found)]
+
+    def release(self, name):
+        """release.json of a release; None when there is none. It is written last, so it marks a complete release."""
+        return read_json(os.path.join(self.releases_directory, name, "release.json"))
+
+    def mark(self, name):
+        return read_json(os.path.join(self.marks_directory, f"{name}.json")) or {}
+
+    def set_mark(self, name, state, **more):
+        mark = {**self.mark(name), "state": state, "at": time.time(), **more}
+        write_file(os.path.join(self.marks_directory, f"{name}.json"), json.dumps(mark, indent=2) + "\n")
+
+    def failed(self, name):
+        return self.mark(name).get("state") == "failed"
+
+    def socket_path(self, name):
+        return os.readlink(os.path.join(self.releases_directory, name, "web.sock"))
+
+    def unit(self, name, kind="service"):
+        return f"flask-{self.name}@{name}.{kind}"
+
+    def settle_unit(self, name):
+        return f"flask-{self.name}.settle-{name}.service"
+
+    def start(self, name):
+        systemctl("start", "--no-block", "--", self.unit(name, "socket"), self.unit(name))
+
+    def stop(self, name, wait=True):
+        units = [self.unit(name), self.unit(name, "socket")]
+        systemctl("stop", *([] if wait else ["--no-block"]), "--", *units)
+        if wait:
+            systemctl("reset-failed", "--", *units)
+
+    def check(self, name):
+        """Raise Unhealthy when the process of a release has ended, or was started anew by systemd."""
+        unit = self.unit(name)
+        state = unit_states([unit]).get(unit, {})
+        waiting = state.get("Job", "0") not in ("", "0")  # its start is queued behind another unit's
+        if state.get("ActiveState") not in ("active", "activating", "reloading") and not waiting:
+            raise Unhealthy(f"{unit} is {state.get('ActiveState', 'unknown')} ({state.get('Result', 'unknown')})")
+        if state.get("NRestarts", "0") != "0" or state.get("SubState") == "auto-restart":
+            raise Unhealthy(f"{unit} exited and was started again")
+
+    def wait_until_healthy(self, name, health):
+        """Probe a started release until it answers as it must, or can't any more. Raises Unhealthy."""
+        path = self.socket_path(name)
+        deadline = time.monotonic() + health["timeout"]
+        pause = 0.02
+        while True:
+            try:
+                return probe(path, health, limit=max(deadline - time.monotonic(), 0.1))
+            except Unhealthy as problem:
+                self.check(name)
+                if time.monotonic() + pause > deadline:
+                    raise Unhealthy(f"{problem}, for {health['timeout']} s") from problem
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.5)
+
+    def switch(self, name):
+        """Give a release the traffic: the one commit point of a deployment.
+
+        nginx follows the link at each connect, so this rename moves code, configuration, static files and traffic.
+        """
+        temporary = f"{self.current}.new"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        os.symlink(os.path.join("releases", name), temporary)
+        fsync_directory(self.directory)
+        os.replace(temporary, self.current)
+        fsync_directory(self.directory)
+
+    def start_settling(self, name):
+        """Have the host watch the live release by itself, whatever becomes of the run that asked for it."""
+        command = ["systemd-run", "--quiet", "--collect", "--unit", self.settle_unit(name)]
+        command += [PROGRAM, "--root", self.root, "settle", self.name, name]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+    def is_settling(self, name):
+        """Whether the watch over a release runs."""
+        unit = self.settle_unit(name)
+        return unit_states([unit], ("ActiveState",)).get(unit, {}).get("ActiveState") in ("active", "activating")
+
+    def running(self):
+        """Names of the releases whose web process or socket is loaded and not stopped."""
+        output = systemctl("list-units", "--plain", "--no-legend", "--all", f"flask-{self.name}@*").stdout
+        units = [line.split()[0] for line in output.splitlines() if line.split()]
+        states = unit_states(units, ("ActiveState",))
+        return {unit.split("@", 1)[1].rsplit(".", 1)[0] for unit, state in states.items() if state["ActiveState"] != "inactive"}
+
+    def retire(self):
+        """Stop what has no traffic (each drains first, by its ExecStop=), and remove releases beyond the kept ones."""
+        live = self.live()
+        running = self.running()
+        for name in running - {live}:
+            self.stop(name, wait=False)
+        self.prune(keep=self.release(live)["keep_releases"], never={live, self.mark(live).get("previous")} | running)
+
+    def prune(self, keep, never):
+        """Remove releases beyond the ``keep`` newest good ones, and the builds that only they used."""
+        names = self.releases()
+        good = [name for name in names if not self.failed(name)]
+        oldest_kept = good[-keep:][:1]
+        for name in names[: names.index(oldest_kept[0]) if oldest_kept else 0]:
+            if name not in never:
+                self.remove_release(name)
+
+    def remove_release(self, name):
+        directory = os.path.join(self.releases_directory, name)
+        build = os.path.basename(os.readlink(os.path.join(directory, "build")))
+        # first what makes it a release, so that a kill in between leaves nothing that looks like one
+        os.unlink(os.path.join(directory, "release.json"))
+        shutil.rmtree(directory)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self.marks_directory, f"{name}.json"))
+        if build not in {self.release(other)["build"] for other in self.releases()}:
+            remove_build(os.path.join(self.builds_directory, build))
+
+
+def stamp_path(build):
+    """Where a build's stamp is: written last, it marks a complete build. Beside it, out of reach of the app's own files."""
+    return f"{build}.json"
+
+
+def remove_build(path):
+    """Remove a build; its stamp goes first, so that half of one never passes for a whole one."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(stamp_path(path))
+    shutil.rmtree(path, ignore_errors=True)
+
+
+# --- what systemd calls ----------------------------------------------------------------------------------------------
+
+
+def settle(app, name):
+    """Watch the new live release; give the traffic back when it fails; else retire what had it before.
+
+    Runs as a transient unit, without the lock while it watches. Whoever switched meanwhile has won: nothing is done
+    unless this release is still the live one.
+    """
+    release = app.release(name)
+    previous = app.mark(name).get("previous")
+    problem = watch(app, name, release["health"])
+    with lock(app.root):
+        if app.live() != name:
+            return
+        if problem is None:
+            app.set_mark(name, "settled")
+            app.retire()
+            return
+        lines = journal(app.unit(name))
+        if previous and app.release(previous):
+            app.start(previous)  # it still runs; after a reboot in between it may not
+            app.switch(previous)
+        app.set_mark(name, "failed", reason=problem, journal=lines, returned_to=previous)
+    if previous:
+        app.stop(name)
+
+
+def watch(app, name, health):
+    """The problem that showed within the settle time; None when there was none, or when it lost the traffic."""
+    deadline = time.monotonic() + health["settle"]
+    path = app.socket_path(name)
+    unanswered = 0
+    while time.monotonic() < deadline and app.live() == name:
+        try:
+            app.check(name)
+        except Unhealthy as problem:
+            return str(problem)
+        try:
+            probe(path, health)
+            unanswered = 0
+        except Unhealthy as problem:
+            unanswered += 1
+            if unanswered == 2:  # one refused request under load is not a dead release
+                return str(problem)
+        time.sleep(WATCH_INTERVAL)
+    return None
+
+
+def start_live(app):
+    """Start what ``current`` names, at boot; go on watching a release whose watch a reboot has ended."""
+    name = app.live()
+    if name is None:
+        return
+    app.start(name)
+    if app.mark(name).get("state") == "settling" and not app.is_settling(name):
+        app.start_settling(name)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="flask-app", description="Releases of the Flask apps on this host.")
+    parser.add_argument("--root", default="/opt/flask_apps", help="where the apps are (default: %(default)s)")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command, description in (("live", "start the live release of an app"), ("settle", "watch a new live release")):
+        subparser = commands.add_parser(command, help=description)
+        subparser.add_argument("app")
+        if command == "settle":
+            subparser.add_argument("release")
+    subparser = commands.add_parser("drain", help="wait until nobody is connected to a socket")
+    subparser.add_argument("socket")
+    options = parser.parse_args(arguments)
+    if options.command == "drain":
+        drain(options.socket)
+    elif options.command == "live":
+        start_live(App(options.root, options.app))
+    else:
+        settle(App(options.root, options.app), options.release)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+# Copyright: (c) 2026, flaskfleet.deploy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run a command on the host as an unprivileged user that sees and writes next to nothing: a transient systemd unit."""
+
+from __future__ import annotations
+
+import subprocess
+
+PROPERTIES = (
+    "NoNewPrivileges=yes",
+    "CapabilityBoundingSet=",
+    "UMask=0022",
+    "KeyringMode=private",
+    "RemoveIPC=no",  # the account may have live processes; their IPC is not ours to remove
+    "ProtectSystem=strict",
+    "ProtectHome=tmpfs",
+    "PrivateTmp=yes",
+    "PrivateDevices=yes",
+    "PrivateMounts=yes",
+    "ProtectKernelTunables=yes",
+    "ProtectKernelModules=yes",
+    "ProtectKernelLogs=yes",
+    "ProtectControlGroups=yes",
+    "ProtectClock=yes",
+    "ProtectHostname=yes",
+    "ProtectProc=invisible",
+    "RestrictNamespaces=yes",
+    "RestrictRealtime=yes",
+    "RestrictSUIDSGID=yes",
+    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
+    "LockPersonality=yes",
+    "SystemCallArchitectures=native",
+    "SystemCallFilter=@system-service",
+    "SystemCallErrorNumber=EPERM",
+)
+
+
+class CommandFailed(Exception):
+    """A command in the sandbox exited with something other than 0.
+
+    :ivar status: its exit status
+    :ivar output: the last lines of its output (stdout and stderr together)
+    """
+
+    def __init__(self, status, output):
+        super().__init__(f"exit status {status}")
+        self.status = status
+        self.output = output
+
+
+def run(command, user, writable=(), readable=(), hidden=(), environment=None, directory="/", limit=1800, lines=25):
+    """Run ``command`` (a list) as ``user`` and return its stdout.
+
+    :param writable: paths it may write to; everything else is read-only
+    :param readable: paths below a hidden one that it may see after all
+    :param hidden: directories that appear empty
+    :param environment: dict; never put a secret here, a unit's environment can be read by everybody
+    :param limit: seconds until it is ended
+    :raises CommandFailed: it failed, or took longer than ``limit``
+    """
+    properties = [*PROPERTIES, f"User={user}", f"WorkingDirectory={directory}", f"RuntimeMaxSec={limit}"]
+    properties += [f"TemporaryFileSystem={path}:ro" for path in hidden]
+    properties += [f"BindReadOnlyPaths={path}" for path in readable]
+    properties += [f"BindPaths={path}" for path in writable]
+    full = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--service-type=exec"]
+    full += [f"--property={each}" for each in properties]
+    full += [f"--setenv={name}={value}" for name, value in {"HOME": "/tmp", **(environment or {})}.items()]
+    result = subprocess.run([*full, "--", *command], capture_output=True, text=True, errors="replace", check=False)
+    if result.returncode != 0:
+        output = (result.stdout + result.stderr).splitlines()
+        raise CommandFailed(result.returncode, output[-lines:])
+    return result.stdout

@@ -1,0 +1,126 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, flaskfleet.deploy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: app_info
+short_description: Say what the Flask apps on a host are doing
+version_added: 0.1.0
+description:
+  - Returns for each app of the host its live release and whether that is healthy now.
+  - Reads what stands on the host, so it needs no list of apps.
+author:
+  - flaskfleet.deploy contributors (@flaskfleet)
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+options:
+  root:
+    description: Where the apps are.
+    type: path
+    default: /opt/flask_apps
+  names:
+    description: Only these apps. All when not given.
+    type: list
+    elements: str
+    default: []
+notes:
+  - Runs as root, since only nginx and root may connect to an app's socket.
+"""
+
+EXAMPLES = r"""
+- name: Look at the apps of the host
+  flaskfleet.deploy.app_info:
+  register: apps
+"""
+
+RETURN = r"""
+apps:
+  description: One entry for each app, in alphabetical order.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    app:
+      description: Name of the app.
+      type: str
+    release:
+      description: The live release; null when none ever had the traffic.
+      type: str
+    commit:
+      description: Its commit.
+      type: str
+    subject:
+      description: First line of the commit's message.
+      type: str
+    state:
+      description: What is known of the release, V(settling), V(settled) or V(failed).
+      type: str
+    since:
+      description: When it got the traffic, in seconds since 1970.
+      type: float
+    url:
+      description: Where the app answers.
+      type: str
+    status:
+      description: HTTP status of the health path, asked on the app's own socket; null when there was no answer.
+      type: int
+    healthy:
+      description: Whether that status is one the app is to answer with.
+      type: bool
+    problem:
+      description: What was seen when it is not healthy; null otherwise.
+      type: str
+"""
+
+import concurrent.futures
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import App, Unhealthy, probe
+
+
+def describe(app):
+    state = dict.fromkeys(("release", "commit", "subject", "state", "since", "url", "status", "problem"))
+    state.update(app=app.name, healthy=False)
+    name = app.live()
+    release = app.release(name) if name else None
+    if release is None:
+        return {**state, "problem": "no release has had the traffic yet"}
+    mark = app.mark(name)
+    state.update({key: release[key] for key in ("release", "commit", "subject", "url")})
+    state.update(state=mark.get("state"), since=mark.get("since"))
+    try:
+        return {**state, "status": probe(app.socket_path(name), release["health"]), "healthy": True}
+    except Unhealthy as problem:
+        return {**state, "problem": str(problem)}
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "root": {"type": "path", "default": "/opt/flask_apps"},
+            "names": {"type": "list", "elements": "str", "default": []},
+        },
+        supports_check_mode=True,
+    )
+    root = module.params["root"]
+    found = sorted(os.listdir(root)) if os.path.isdir(root) else []
+    names = [name for name in found if os.path.isdir(os.path.join(root, name, "releases"))]
+    if module.params["names"]:
+        names = [name for name in names if name in module.params["names"]]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        apps = list(pool.map(lambda name: describe(App(root, name)), names))
+    module.exit_json(changed=False, apps=apps)
+
+
+if __name__ == "__main__":
+    main()

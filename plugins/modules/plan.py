@@ -1,0 +1,275 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, flaskfleet.deploy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: plan
+short_description: Judge the list of apps and derive what the roles need from it
+version_added: 1.0.0
+description:
+  - Reads C(flask_apps) and the other variables of the roles P(flaskfleet.deploy.flask_app#role) and
+    P(flaskfleet.deploy.nginx_site#role), refuses what cannot be made true, fills in defaults, and derives every path,
+    unit name and socket.
+  - Runs on the controller alone and touches no host. It is the first task of the roles, which read their data from its
+    result.
+  - All errors are reported at once, each with the app, the key and what is expected. No value that may be a secret
+    appears in them or in the result, which holds the names of secrets only.
+options:
+  platform:
+    description:
+      - What differs between distributions.
+    type: dict
+    default: {}
+    suboptions:
+      proxy_user:
+        description: Account that nginx runs as.
+        type: str
+      python:
+        description: Name of the distribution's own Python executable.
+        type: str
+      newer_python:
+        description: Name of the Python executable to use instead when the distribution's own is too old, else empty.
+        type: str
+      os_family:
+        description: OS family, the fact C(os_family) when not given.
+        type: str
+      packages:
+        description: OS packages that every host needs.
+        type: list
+        elements: str
+      sites_available:
+        description: Directory of nginx's sites. No C(site_files) are returned when not given.
+        type: str
+      sites_enabled:
+        description: Directory of the sites that nginx serves, which may be O(platform.sites_available) itself.
+        type: str
+      default_site:
+        description: File of the distribution's own default site.
+        type: str
+  hostname:
+    description:
+      - Name of the host in C(<host>.<domain>), its inventory name when not given.
+    type: str
+attributes:
+  action:
+    description: Runs as an action plugin on the controller.
+    support: full
+  check_mode:
+    description: Can run in check_mode and return the same without modifying the target.
+    support: full
+  diff_mode:
+    description: Returns what changed in diff mode.
+    support: none
+    details: It changes nothing.
+  idempotent:
+    description: When run twice in a row outside check mode with the same arguments, the second run indicates no change.
+    support: full
+author:
+  - flaskfleet.deploy contributors (@flaskfleet)
+seealso:
+  - module: flaskfleet.deploy.app_build
+  - module: flaskfleet.deploy.app_activate
+"""
+
+EXAMPLES = r"""
+- name: Plan the apps
+  flaskfleet.deploy.plan:
+    platform:
+      proxy_user: www-data
+      python: python3
+  register: plan
+
+- name: Show where the apps are
+  ansible.builtin.debug:
+    msg: "{{ plan.apps | map(attribute='url') }}"
+"""
+
+RETURN = r"""
+apps:
+  description:
+    - The apps in the order of the list, only those selected by C(flask_app_only) when that is given.
+    - Beside the keys below, C(update) says whether to follow the branch. In Jinja, write C(app['update']).
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the app.
+      type: str
+    state:
+      description: V(present) or V(absent).
+      type: str
+    domain:
+      description: Its host name.
+      type: str
+    aliases:
+      description: Its further host names.
+      type: list
+      elements: str
+    server_names:
+      description: Domain, aliases and, unless turned off, C(<host>.<domain>).
+      type: list
+      elements: str
+    url:
+      description: Where it is found.
+      type: str
+      sample: http://hello.example.org/
+    repository:
+      description: URL of its repository without credentials.
+      type: str
+    version:
+      description: Branch, tag or commit as declared.
+      type: str
+    path:
+      description: Its folder in the repository.
+      type: str
+    user:
+      description: Account that it runs as.
+      type: str
+    manage_user:
+      description: Whether that account is to be made when missing, which it is for every app that is present.
+      type: bool
+    entrypoint:
+      description: The WSGI callable as C(module:callable).
+      type: str
+    python:
+      description: C(declared), as asked for or empty, and C(executable), the absolute path for this platform.
+      type: dict
+      sample: {"declared": "3.12", "executable": "/usr/bin/python3.12"}
+    requirements:
+      description: File with its dependencies, empty when it is to be detected.
+      type: str
+    extra_packages:
+      description: Python packages installed on top.
+      type: list
+      elements: str
+    system_packages:
+      description: OS packages that it needs on this platform.
+      type: list
+      elements: str
+    build_commands:
+      description: Commands run in the build.
+      type: list
+      elements: str
+    release_commands:
+      description: Commands run once per release.
+      type: list
+      elements: str
+    env:
+      description: Its environment but for the secrets, all values strings.
+      type: dict
+    secret_names:
+      description: Names of its secrets, sorted.
+      type: list
+      elements: str
+    shared_paths:
+      description: Folders that outlive releases.
+      type: list
+      elements: str
+    processes:
+      description: Names to dictionaries with C(command) and C(instances).
+      type: dict
+    schedules:
+      description: Names to dictionaries with C(command) and C(on_calendar).
+      type: dict
+    server:
+      description: Settings of the server, complete. C(workers) is V(auto) or a number.
+      type: dict
+    health:
+      description: What is asked, as C(path), C(host) and C(scheme), the C(statuses) that count as healthy, codes as
+        numbers and classes of them as text, and C(timeout) and C(settle) in seconds.
+      type: dict
+      sample:
+        path: /health
+        host: hello.example.org
+        scheme: http
+        statuses: [204, 3xx]
+        timeout: 30
+        settle: 5
+    static:
+      description: Folders that nginx serves itself.
+      type: list
+      elements: dict
+    tls:
+      description: Settings of HTTPS, complete.
+      type: dict
+    limits:
+      description: C(memory_max), C(cpu_quota) and C(tasks_max) as strings, empty when not limited.
+      type: dict
+    sandbox:
+      description: What the sandbox lets through, complete.
+      type: dict
+    database:
+      description: The database that it wants, empty when none.
+      type: dict
+    cache:
+      description: The cache that it wants, empty when none.
+      type: dict
+    keep_releases:
+      description: Number of releases kept.
+      type: int
+    build_hash:
+      description: Eight hexadecimal digits of what is declared for its build.
+      type: str
+    configuration_hash:
+      description: Eight hexadecimal digits of all that is declared for its release, build included, and of the
+        templates. The same on all hosts, and never made of a secret's value.
+      type: str
+    paths:
+      description: C(root), C(repo), C(builds), C(releases), C(current), C(data) and C(runtime).
+      type: dict
+    units:
+      description: Names of its units C(service), C(socket), C(live) and C(target), and the C(prefix) of them all.
+      type: dict
+    upstream_socket:
+      description: Socket that nginx connects to.
+      type: str
+sites:
+  description: The apps as nginx sees them.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - app: hello
+      state: present
+      domain: hello.example.org
+      server_names: [hello.example.org, web1.hello.example.org]
+      url: http://hello.example.org/
+      upstream: flask_hello
+      socket: /opt/flask_apps/hello/current/web.sock
+unit_files:
+  description: Units, accounts and directories of the apps, in the shape that M(flaskfleet.deploy.file_set) takes.
+  returned: success
+  type: list
+  elements: dict
+site_files:
+  description: Sites of nginx, in the shape that M(flaskfleet.deploy.file_set) takes.
+  returned: success
+  type: list
+  elements: dict
+packages:
+  description: OS packages that the host and the present apps need, sorted.
+  returned: success
+  type: list
+  elements: str
+declared:
+  description: Names of all apps of the list, those that are not selected included.
+  returned: success
+  type: list
+  elements: str
+skipped:
+  description: Names of the apps of the list that are not selected.
+  returned: success
+  type: list
+  elements: str
+proxy_user:
+  description: Account that nginx runs as.
+  returned: success
+  type: str
+settings:
+  description: Variables of the role that hold for all apps, named without their prefix C(flask_app_).
+  returned: success
+  type: dict
+"""

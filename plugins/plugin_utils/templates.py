@@ -1,0 +1,103 @@
+# Copyright: (c) 2026, flaskfleet.deploy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Render many templates in one action, on the controller."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import ChainMap
+
+from ansible.errors import AnsibleUndefinedVariable
+from ansible.template import trust_as_template
+
+
+class TemplateError(Exception):
+    """A template is missing or can't be rendered; the text says which line and why, and for a sensitive file no value."""
+
+
+class Renderer:
+    """Renders templates as ``ansible.builtin.template`` does, many with one environment.
+
+    :param action: the action plugin that renders
+    :param template_paths: folders that are searched first, so that a user's template wins over the role's
+    :param folders: the templates folders behind them; those of the calling role when not given
+    """
+
+    def __init__(self, action, task_vars, template_paths=(), folders=None):
+        if folders is None:
+            folders = [os.path.join(path, "templates") for path in task_vars["ansible_search_path"]]
+        self._task_vars = task_vars
+        self._loader = action._loader
+        self._search_path = [self._loader.path_dwim(path) for path in template_paths] + list(folders)
+        self._templar = action._templar.copy_with_new_env(searchpath=self._search_path, available_variables=task_vars)
+        self._sources = {}
+
+    def render(self, name, variables, sensitive=False):
+        """The text of the template ``name`` with ``variables`` (dict) over the task's own.
+
+        :raises TemplateError: there is no such template, or it fails
+        """
+        if name not in self._sources:
+            self._sources[name] = self._source(name)
+        source = self._sources[name]
+        self._templar.available_variables = ChainMap(variables, self._task_vars, {"ansible_managed": "Ansible managed"})
+        try:
+            content = self._templar.template(source, escape_backslashes=False)
+        except Exception as error:
+            # outside the handler, so that no traceback shows what the template failed on
+            problem = _explain(error, source, sensitive)
+        else:
+            if not isinstance(content, str):
+                # A template that is one expression yields that expression's value, without the final newline.
+                content = "" if content is None else str(content) + "\n" * source.endswith("\n")
+            return str(content)
+        raise TemplateError(f"template {name}: {problem}")
+
+    def _source(self, name):
+        """The text of a template, the first of that name in the search path."""
+        for directory in self._search_path:
+            path = os.path.join(directory, name)
+            if os.path.isfile(path):
+                return trust_as_template(self._loader.get_text_file_contents(path))
+        raise TemplateError(f"template {name}: not found in {', '.join(self._search_path)}")
+
+
+def _explain(error, source, sensitive):
+    """Say what is wrong with a template and in which line, as far as that can be told."""
+    quoted = re.findall(r"'([^']*)'", str(error)) if isinstance(error, AnsibleUndefinedVariable) else []
+    line = _line_of(quoted[-1], source) if quoted else None
+    where = f"line {line}" if line else _failing_line(error)
+    if sensitive and not line:
+        # The text of the exception may carry the value that it failed on.
+        text = f"{type(error).__name__} (details are withheld, the file is sensitive)"
+    else:
+        text = str(error)
+    return f"{where}: {text}" if where else text
+
+
+def _line_of(name, source):
+    """The number of the first line with the word name, or None."""
+    for number, line in enumerate(source.splitlines(), 1):
+        if re.search(rf"\b{re.escape(name)}\b", line):
+            return number
+    return None
+
+
+def _failing_line(error):
+    """Where in a template an exception was raised: `line N`, with the name of an included one; '' if unknown."""
+    where = ""
+    while error:
+        if isinstance(getattr(error, "lineno", None), int):
+            name = getattr(error, "name", None)
+            where = f"{name} line {error.lineno}" if name else f"line {error.lineno}"
+        traceback = error.__traceback__
+        while traceback:
+            template = traceback.tb_frame.f_globals.get("__jinja_template__")
+            if template:
+                number = template.get_corresponding_lineno(traceback.tb_lineno)
+                where = f"{template.name} line {number}" if template.name else f"line {number}"
+            traceback = traceback.tb_next
+        error = error.__cause__
+    return where

@@ -1,0 +1,97 @@
+# Copyright: (c) 2026, flaskfleet.deploy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the checks of all scenarios share. They run against each test host; a failing one shows the services' journal."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+INVENTORY = PROJECT / "molecule" / "inventory"
+
+
+class Machine:
+    """A test host as the checks see it: ``run`` on it, ask its nginx, deploy to it alone.
+
+    :ivar name: its name in the inventory
+    :ivar address: its fixed address on the test network
+    :ivar debian: whether it has Debian's layout
+    """
+
+    def __init__(self, host, name, address):
+        self.host = host
+        self.name = name
+        self.address = address
+        self.debian = host.file("/etc/debian_version").exists
+
+    def output(self, command):
+        return self.host.check_output(command)
+
+    def get(self, domain, path="/"):
+        """(HTTP status, body) of a page, asked from outside; status 0 when the connection was closed without an answer."""
+        url = f"http://{domain}{path}"
+        command = ["curl", "--silent", "--max-time", "20", "--resolve", f"{domain}:80:{self.address}"]
+        result = subprocess.run([*command, "--write-out", "\n%{http_code}", url], capture_output=True, text=True, check=False)
+        body, _newline, status = result.stdout.rpartition("\n")
+        return int(status), body
+
+    def live(self, app):
+        """release.json of an app's live release."""
+        return json.loads(self.output(f"cat /opt/flask_apps/{app}/current/release.json"))
+
+    def unit(self, app, kind="service"):
+        return f"flask-{app}@{self.live(app)['release']}.{kind}"
+
+    def property(self, unit, name):
+        return self.output(f"systemctl show --property {name} --value {unit}")
+
+    def deploy_command(self, **variables):
+        """The command line that runs the site playbook on this host alone, with extra variables."""
+        playbook = str(Path(sys.executable).parent / "ansible-playbook")
+        command = [playbook, "--inventory", str(INVENTORY), "--limit", self.name, "flaskfleet.deploy.site"]
+        return [*command, "--extra-vars", json.dumps(variables)]
+
+    def deploy(self, **variables):
+        """Run the site playbook; returns its output. Fails the test when the run fails."""
+        result = subprocess.run(self.deploy_command(**variables), capture_output=True, text=True, check=False, env=ENVIRONMENT)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+
+ENVIRONMENT = {
+    **os.environ,
+    "ANSIBLE_CONFIG": str(PROJECT / "tests" / "ansible.cfg"),
+    "ANSIBLE_COLLECTIONS_PATH": str(PROJECT / ".cache" / "collections"),
+}
+
+
+@pytest.fixture(scope="session")
+def inventory():
+    """{host name: variables} of the test hosts."""
+    command = [str(Path(sys.executable).parent / "ansible-inventory"), "--inventory", str(INVENTORY), "--list"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT)
+    return json.loads(result.stdout)["_meta"]["hostvars"]
+
+
+@pytest.fixture
+def machine(host, inventory):
+    # testinfra talks to the container directly: each command through Ansible would take a second
+    name = host.backend.name.rpartition("-")[2]
+    return Machine(host, name, inventory[name]["test_host_address"])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Put the journal of our services behind the message of a failed check."""
+    report = yield
+    if report.when == "call" and report.failed and "host" in item.funcargs:
+        command = "journalctl --no-pager --lines=40 --unit='flask-*' --unit=nginx"
+        report.sections.append(("journal", item.funcargs["host"].run(command).stdout))
+    return report

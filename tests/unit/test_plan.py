@@ -1,0 +1,339 @@
+# Copyright: (c) 2026, flaskfleet.deploy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a plan makes of variables that are right."""
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import (
+    collect_secrets, derive, host_label, make_plan, misspelt_variables, plain_variables, rules)
+
+HELLO = {"name": "hello", "domain": "hello.test", "repository": "https://git.test/hello.git"}
+OTHER = {"name": "other", "domain": "other.test", "repository": "https://git.test/other.git"}
+DEBIAN = {"os_family": "Debian", "proxy_user": "www-data", "python": "python3"}
+RED_HAT = {"os_family": "RedHat", "proxy_user": "nginx", "python": "python3", "newer_python": "python3.12"}
+
+
+def plan_of(*apps, platform=None, **variables):
+    return make_plan({"flask_apps": list(apps), **variables}, platform or DEBIAN, "web1")
+
+
+def app_of(changes, **variables):
+    return plan_of({**HELLO, **changes}, **variables)["apps"][0]
+
+
+def test_three_keys_are_enough():
+    app = app_of({})
+    plain = {
+        "name": "hello", "state": "present", "domain": "hello.test", "url": "http://hello.test/", "version": "HEAD",
+        "update": True, "path": ".", "keep_releases": 3}
+    assert {key: app[key] for key in plain} == plain
+    assert (app["user"], app["manage_user"]) == ("flask-hello", True)
+    assert app["entrypoint"] == "app:app"
+    assert app["server"] == {
+        "kind": "gunicorn", "workers": "auto", "threads": 4, "worker_class": "gthread", "timeout": 30,
+        "max_requests": 0}
+    assert app["health"] == {
+        "path": "/", "timeout": 30, "statuses": ["2xx", "3xx"], "settle": 5, "host": "hello.test", "scheme": "http"}
+    assert app["limits"] == {"memory_max": "", "cpu_quota": "", "tasks_max": ""}
+    assert app["paths"] == {
+        "root": "/opt/flask_apps/hello", "repo": "/opt/flask_apps/hello/repo.git",
+        "builds": "/opt/flask_apps/hello/builds", "releases": "/opt/flask_apps/hello/releases",
+        "current": "/opt/flask_apps/hello/current",
+        "data": "/var/lib/flask_apps/hello", "runtime": "/run/flask_apps/hello"}
+    assert app["units"] == {
+        "service": "flask-hello@.service", "socket": "flask-hello@.socket", "live": "flask-hello.live.service",
+        "target": "flask-hello.target", "prefix": "flask-hello"}
+    assert app["upstream_socket"] == "/opt/flask_apps/hello/current/web.sock"
+
+
+def test_no_app_at_all():
+    plan = make_plan({}, {}, "web1")
+    assert plan["apps"] == plan["sites"] == plan["unit_files"] == plan["declared"] == []
+    assert plan["settings"] == {
+        "installer": "uv", "index_url": "", "ca_file": "", "build_jobs": 0, "root": "/opt/flask_apps",
+        "data_root": "/var/lib/flask_apps", "runtime_root": "/run/flask_apps", "rebuild": False,
+        "purge_undeclared": False}
+
+
+def test_a_plan_is_plain_data():
+    plan = plan_of({**HELLO, "env": {"A": 1}, "secrets": {"B": 2}, "limits": {"tasks_max": 5}})
+    assert json.loads(json.dumps(plan)) == plan
+
+
+def test_site():
+    site = plan_of({**HELLO, "aliases": ["www.hello.test"]})["sites"][0]
+    assert site == {
+        "app": "hello", "state": "present", "domain": "hello.test",
+        "server_names": ["hello.test", "www.hello.test", "web1.hello.test"], "url": "http://hello.test/",
+        "upstream": "flask_hello", "socket": "/opt/flask_apps/hello/current/web.sock"}
+
+
+def test_site_without_the_name_of_the_host():
+    assert app_of({}, nginx_site_host_names=False)["server_names"] == ["hello.test"]
+
+
+def test_a_declared_name_goes_before_the_name_of_a_host():
+    plan = plan_of(HELLO, {**OTHER, "aliases": ["web1.hello.test"]})
+    assert [app["server_names"] for app in plan["apps"]] == [
+        ["hello.test"], ["other.test", "web1.hello.test", "web1.other.test"]]
+
+
+def test_no_name_of_the_host_that_would_be_too_long():
+    domain = ".".join(["a" * 49] * 5)
+    assert app_of({"domain": domain})["server_names"] == [domain]
+
+
+@pytest.mark.parametrize("hostname, label", [
+    ("web1", "web1"),
+    ("Web_1", "web-1"),
+    ("web1.example.org", "web1-example-org"),
+    ("10.0.0.1", "10-0-0-1"),
+    ("-web-", "web"),
+    ("a" * 62 + ".b", "a" * 62),
+    ("ä_", ""),
+])
+def test_host_label(hostname, label):
+    assert host_label(hostname) == label
+
+
+def test_shared_account_and_packages():
+    plan = plan_of(
+        {**HELLO, "system_packages": ["zlib1g", "git"]},
+        {**OTHER, "user": "shared", "system_packages": {"Debian": ["libpq5", "git"], "RedHat": ["libpq"]}},
+        {**OTHER, "name": "third", "domain": "third.test", "user": "shared", "system_packages": {"RedHat": ["libpq"]}})
+    assert plan["packages"] == ["git", "libpq5", "zlib1g"]
+    assert plan["warnings"] == ["other, third run as the same account shared and can read each other's secrets"]
+
+
+@pytest.mark.parametrize("platform, declared, executable", [
+    (DEBIAN, "", "/usr/bin/python3"),
+    (RED_HAT, "", "/usr/bin/python3.12"),
+    (RED_HAT, "python3", "/usr/bin/python3"),
+    (DEBIAN, "3.12", "/usr/bin/python3.12"),
+    (DEBIAN, "python3.12", "/usr/bin/python3.12"),
+    (DEBIAN, "/opt/python/bin/python3", "/opt/python/bin/python3"),
+])
+def test_python(platform, declared, executable):
+    app = app_of({"python": declared}, platform=platform)
+    assert app["python"] == {"declared": declared, "executable": executable}
+
+
+@pytest.mark.parametrize("declared, entrypoint", [
+    ("app", "app:app"),
+    ("hello.web", "hello.web:app"),
+    ("app:create_app()", "app:create_app()"),
+    ('hello.web:create_app("production", debug=False)', 'hello.web:create_app("production", debug=False)'),
+])
+def test_entrypoint(declared, entrypoint):
+    assert app_of({"entrypoint": declared})["entrypoint"] == entrypoint
+
+
+@pytest.mark.parametrize("repository, shown", [
+    ("https://git.test/hello.git", "https://git.test/hello.git"),
+    ("https://me:pass@git.test:8443/hello.git", "https://git.test:8443/hello.git"),
+    ("https://token@git.test/hello.git", "https://git.test/hello.git"),
+    ("https://me:p@ss@git.test/hello.git", "https://git.test/hello.git"),
+    ("http://[2001:db8::1]/hello.git", "http://[2001:db8::1]/hello.git"),
+    ("ssh://git@git.test:22/hello.git", "ssh://git@git.test:22/hello.git"),
+    ("ssh://git:pass@git.test/hello.git", "ssh://git@git.test/hello.git"),
+    ("git@git.test:team/hello.git", "git@git.test:team/hello.git"),
+    ("git.test:/srv/hello.git", "git.test:/srv/hello.git"),
+    ("git://git.test/hello.git", "git://git.test/hello.git"),
+    ("file:///srv/git/hello.git", "file:///srv/git/hello.git"),
+    ("/srv/git/hello.git", "/srv/git/hello.git"),
+])
+def test_repository(repository, shown):
+    variables = {"flask_apps": [{**HELLO, "repository": repository}]}
+    assert make_plan(variables, DEBIAN, "web1")["apps"][0]["repository"] == shown
+    assert collect_secrets(variables)["hello"]["repository"] == repository
+
+
+@pytest.mark.parametrize("key, value, planned", [
+    ("path", "./src/web/", "src/web"),
+    ("path", ".github", ".github"),
+    ("requirements", "requirements/production.txt", "requirements/production.txt"),
+    ("version", "feature/a#1", "feature/a#1"),
+    ("version", "1.10", "1.10"),
+    ("keep_releases", "5", 5),
+    ("update", "no", False),
+    ("env", {"A": 1, "B": "yes", "C": "a\nb\t\"$`\\ä"}, {"A": "1", "B": "yes", "C": "a\nb\t\"$`\\ä"}),
+    ("domain", "localhost", "localhost"),
+    ("domain", "xn--bcher-kva.example", "xn--bcher-kva.example"),
+    ("user", "flask-" + "a" * 25, "flask-" + "a" * 25),
+])
+def test_value(key, value, planned):
+    assert app_of({key: value})[key] == planned
+
+
+@pytest.mark.parametrize("name", ["network", "user", "reboot", "mail", "sockets", "a", "a" * 25])
+def test_name(name):
+    app = app_of({"name": name})
+    assert len(app["user"]) <= 31
+    assert app["units"]["target"] == f"flask-{name}.target"
+
+
+def test_health_status_and_limits():
+    app = app_of({"health_status": [204, "301", "2xx"], "limits": {"memory_max": "512M", "tasks_max": 64}})
+    assert app["health"]["statuses"] == [204, 301, "2xx"]
+    assert app["limits"] == {"memory_max": "512M", "cpu_quota": "", "tasks_max": "64"}
+
+
+def test_default_values_of_unsupported_keys_are_fine():
+    app = app_of({
+        "state": "present", "build_commands": [], "release_commands": [], "shared_paths": [], "processes": {},
+        "schedules": {}, "server": {"kind": "gunicorn"}, "static": [], "tls": {"mode": "none"}, "sandbox": {},
+        "database": {}, "cache": {}})
+    assert app == app_of({})
+
+
+def test_what_is_not_supported_yet_is_planned_all_the_same(monkeypatch):
+    monkeypatch.setattr(rules, "UNSUPPORTED", {})
+    app = app_of({
+        "processes": {"worker": "rq worker", "mail": {"command": "mailer", "instances": 2}},
+        "shared_paths": ["./uploads/"], "static": [{"url": "/static", "path": "static"}], "database": {"engine": "mariadb"}, "tls": {"mode": "acme"}})
+    assert app["processes"] == {
+        "worker": {"command": "rq worker", "instances": 1}, "mail": {"command": "mailer", "instances": 2}}
+    assert app["shared_paths"] == ["uploads"]
+    assert app["static"] == [{"url": "/static", "path": "static", "expires": "1h"}]
+    assert app["database"] == {"engine": "mariadb", "name": "", "variable": "DATABASE_URL"}
+    assert (app["tls"]["mode"], app["tls"]["redirect"]) == ("acme", True)
+
+
+def test_layers():
+    plan = plan_of(
+        {**HELLO, "env": {"B": "app", "C": "app"}, "extra_packages": ["app"]}, OTHER,
+        flask_app_defaults={"env": {"A": "default", "B": "default"}, "server": {"threads": 2},
+                            "extra_packages": ["default"], "keep_releases": 5},
+        flask_app_overrides={"hello": {"env": {"C": "override"}, "server": {"timeout": 60}, "version": "v2"}})
+    hello, other = plan["apps"]
+    assert hello["env"] == {"A": "default", "B": "app", "C": "override"}
+    assert (hello["server"]["threads"], hello["server"]["timeout"], hello["version"]) == (2, 60, "v2")
+    assert (hello["extra_packages"], other["extra_packages"]) == (["app"], ["default"])
+    assert (other["env"], other["version"], other["keep_releases"]) == ({"A": "default", "B": "default"}, "HEAD", 5)
+
+
+def test_the_defaults_may_hold_a_required_key():
+    app = {key: HELLO[key] for key in ("name", "domain")}
+    assert plan_of(app, flask_app_defaults={"repository": "/srv/hello"})["apps"][0]["repository"] == "/srv/hello"
+
+
+@pytest.mark.parametrize("only", [["other"], "other", "other, other"])
+def test_only_some_apps(only):
+    variables = {"flask_apps": [{**HELLO, "system_packages": ["git"]}, OTHER], "flask_app_only": only}
+    plan = make_plan(variables, DEBIAN, "web1")
+    assert [app["name"] for app in plan["apps"]] == [site["app"] for site in plan["sites"]] == ["other"]
+    assert {file["subject"] for file in plan["unit_files"]} == {"other"}
+    assert plan["skipped"] == ["hello"]
+    assert plan["packages"] == []
+    assert plan["declared"] == ["hello", "other"]
+    assert list(collect_secrets(variables)) == ["other"]
+
+
+def test_secrets_stay_out_of_the_plan():
+    variables = {
+        "flask_apps": [{**HELLO, "repository": "https://me:canary-1@git.test/x", "secrets": {"B": "canary-2", "A": 3}}],
+        "flask_app_defaults": {"secrets": {"C": "canary-4"}},
+        "flask_app_overrides": {"hello": {"secrets": {"B": "canary-5"}}},
+    }
+    plan = make_plan(variables, DEBIAN, "web1")
+    assert "canary" not in json.dumps(plan)
+    assert plan["apps"][0]["secret_names"] == ["A", "B", "C"]
+    assert collect_secrets(variables) == {"hello": {
+        "repository": "https://me:canary-1@git.test/x", "secrets": {"A": "3", "B": "canary-5", "C": "canary-4"}}}
+
+
+@pytest.mark.parametrize("changes, build, configuration", [
+    ({}, False, False),
+    ({"secrets": {"A": "other"}}, False, False),
+    ({"aliases": ["www.test"]}, False, False),
+    ({"version": "v2"}, False, False),
+    ({"system_packages": ["git"]}, False, False),
+    ({"health_timeout": 60, "settle": 1, "keep_releases": 9, "update": False}, False, False),
+    ({"env": {"X": "x"}}, False, True),
+    ({"secrets": {"A": "one", "B": "two"}}, False, True),
+    ({"domain": "b.test"}, False, True),
+    ({"user": "hello"}, False, True),
+    ({"entrypoint": "web"}, False, True),
+    ({"server": {"workers": 2}}, False, True),
+    ({"limits": {"memory_max": "512M"}}, False, True),
+    ({"health_path": "/health"}, False, True),
+    ({"path": "src"}, True, True),
+    ({"python": "3.12"}, True, True),
+    ({"requirements": "a.txt"}, True, True),
+    ({"extra_packages": ["pymysql"]}, True, True),
+], ids=str)
+def test_hashes(changes, build, configuration):
+    before, after = app_of({"secrets": {"A": "one"}}), app_of({"secrets": {"A": "one"}, **changes})
+    assert (before["build_hash"] != after["build_hash"]) is build
+    assert (before["configuration_hash"] != after["configuration_hash"]) is configuration
+
+
+def test_hashes_are_the_same_on_all_hosts():
+    ubuntu = make_plan({"flask_apps": [HELLO]}, DEBIAN, "ubuntu")["apps"][0]
+    almalinux = make_plan({"flask_apps": [HELLO]}, RED_HAT, "almalinux")["apps"][0]
+    assert ubuntu["build_hash"] == almalinux["build_hash"]
+    assert ubuntu["configuration_hash"] == almalinux["configuration_hash"]
+
+
+def test_the_templates_are_part_of_a_release(tmp_path, monkeypatch):
+    role, users = tmp_path / "role", tmp_path / "users"
+    for folder in (role / "parts", users / "parts"):
+        folder.mkdir(parents=True)
+    monkeypatch.setattr(derive, "TEMPLATES", role)
+
+    def configuration_hash():
+        return app_of({}, flask_app_template_paths=[str(users)])["configuration_hash"]
+
+    hashes = [configuration_hash()]
+    for file, text in ((role / "parts" / "a.j2", "1"), (role / "parts" / "a.j2", "2"), (users / "parts" / "a.j2", "3")):
+        file.write_text(text)
+        hashes.append(configuration_hash())
+    (users / "unrelated.j2").write_text("4")
+    assert len(set(hashes)) == 4
+    assert configuration_hash() == hashes[-1]
+
+
+def test_the_longest_socket_path_fits():
+    runtime_root = "/run/" + "b" * 49
+    app = app_of({"name": "a" * 25}, flask_app_runtime_root=runtime_root)
+    assert len(f"{app['paths']['runtime']}/{'c' * 8}-{'d' * 8}.999.sock") == 107
+
+
+def test_variables_are_made_plain():
+    class Templar:
+        def template(self, value):
+            return value
+
+    class Loader:
+        def get_basedir(self):
+            return "/play"
+
+    class Tagged(str):
+        pass
+
+    given = {"flask_apps": [{Tagged("name"): Tagged("hello")}], "flask_app_template_paths": ["a", "/b"], "other": 1}
+    variables = plain_variables(Templar(), Loader(), given)
+    assert variables == {"flask_apps": [{"name": "hello"}], "flask_app_template_paths": ["/play/a", "/b"]}
+    [(key, value)] = variables["flask_apps"][0].items()
+    assert type(key) is type(value) is str
+
+
+def test_misspelt_variables():
+    task_vars = {"flask_app_overides": {}, "flask_app_only": [], "flask_app_mine": 1, "flask_apps": []}
+    assert misspelt_variables(task_vars) == [
+        "no role has a variable flask_app_overides; did you mean flask_app_overrides?"]
+
+
+def test_fifty_apps_are_planned_in_no_time():
+    environment = {f"NAME_{index}": "value" for index in range(20)}
+    secrets = {f"SECRET_{index}": "x" * 1000 for index in range(10)}
+    apps = [{**HELLO, "name": f"app{index}", "domain": f"app{index}.test", "env": environment, "secrets": secrets}
+            for index in range(50)]
+    start = time.perf_counter()
+    plan_of(*apps)
+    assert time.perf_counter() - start < 0.1
