@@ -20,7 +20,8 @@ class ActionModule(ActionBase):
         """Return the plan, or a failure that lists all errors and tells no secret."""
         result = super().run(tmp, task_vars)
         _validation, arguments = self.validate_argument_spec(
-            argument_spec={"platform": {"type": "dict", "default": {}}, "hostname": {"type": "str"}})
+            argument_spec={"platform": {"type": "dict", "default": {}}, "hostname": {"type": "str"}}
+        )
         hostname = arguments["hostname"] or task_vars["inventory_hostname"]
         platform = {"os_family": task_vars.get("ansible_facts", {}).get("os_family", ""), **arguments["platform"]}
         try:

@@ -188,7 +188,9 @@ def ensure_running(activations):
     """Start the live releases that should run and don't. Returns the names of the apps that were started."""
     units = {each.host.unit(each.live): each for each in activations if each.live and not each.needed}
     states = unit_states(list(units), ("ActiveState",))
-    stopped = [each for unit, each in units.items() if states.get(unit, {}).get("ActiveState") not in ("active", "activating")]
+    stopped = [
+        each for unit, each in units.items() if states.get(unit, {}).get("ActiveState") not in ("active", "activating")
+    ]
     for each in stopped:
         each.host.start(each.live)
     return [each.spec["name"] for each in stopped]

@@ -204,7 +204,17 @@ class Builder:
         fetcher = pwd.getpwnam(FETCH_USER)
         os.chown(directory, fetcher.pw_uid, fetcher.pw_gid)
         repo = app["paths"]["repo"]
-        git = [*GIT, f"--git-dir={repo}", f"--work-tree={directory}", "checkout", "--quiet", "--force", commit, "--", "."]
+        git = [
+            *GIT,
+            f"--git-dir={repo}",
+            f"--work-tree={directory}",
+            "checkout",
+            "--quiet",
+            "--force",
+            commit,
+            "--",
+            ".",
+        ]
         try:
             run(
                 git,
@@ -219,7 +229,9 @@ class Builder:
             raise BuildError("check the code out", f"git could not check out {commit[:8]}", error.output) from error
         source = os.path.join(directory, app["path"])
         if not os.path.isdir(source):
-            raise BuildError("check the code out", f"path: the repository has no folder {app['path']!r} at {commit[:8]}")
+            raise BuildError(
+                "check the code out", f"path: the repository has no folder {app['path']!r} at {commit[:8]}"
+            )
 
     def _install(self, app, directory):
         source = os.path.join(directory, app["path"])
@@ -229,7 +241,12 @@ class Builder:
         if not os.access(python, os.X_OK):
             raise BuildError("install dependencies", f"python: there is no {python} on this host")
         script = install_script(
-            self.settings["installer"], self.uv, python, environment, find_requirements(app, source), wanted_packages(app)
+            self.settings["installer"],
+            self.uv,
+            python,
+            environment,
+            find_requirements(app, source),
+            wanted_packages(app),
         )
         try:
             run(
@@ -370,4 +387,6 @@ def pip_configuration():
     """{option: value} of the host's own pip configuration files; later files win, as in pip."""
     parser = configparser.ConfigParser(interpolation=None)
     parser.read(PIP_FILES, encoding="utf-8")
-    return {key: value for section in ("global", "install") if section in parser for key, value in parser[section].items()}
+    return {
+        key: value for section in ("global", "install") if section in parser for key, value in parser[section].items()
+    }

@@ -175,7 +175,7 @@ def _file_problems(given, subjects):
     if "dest" not in given:
         problems.append("dest is required")
     if sum(key in given for key in SOURCES) != 1:
-        problems.append(f'exactly one of {", ".join(SOURCES)} is required')
+        problems.append(f"exactly one of {', '.join(SOURCES)} is required")
     if problems:
         return problems
 
@@ -536,7 +536,7 @@ def execute(command, consequence, hidden, **details):
         stream.seek(0)
         output = mask(stream.read().decode(errors="replace"), hidden)[-OUTPUT_LIMIT:].strip()
     if code:
-        text = f'{" ".join(command)}: {outcome}; {consequence}.'
+        text = f"{' '.join(command)}: {outcome}; {consequence}."
         raise FileSetError(f"{text}\n{output}" if output else text, cmd=command, rc=code, **details)
 
 

@@ -97,7 +97,9 @@ def lock(root, wait=60.0):
                 if error.errno not in (errno.EAGAIN, errno.EACCES):
                     raise
                 if time.monotonic() > deadline:
-                    raise LockTimeout(f"another run has been working on the apps of this host for {wait:.0f} s") from error
+                    raise LockTimeout(
+                        f"another run has been working on the apps of this host for {wait:.0f} s"
+                    ) from error
                 time.sleep(0.1)
         yield
     finally:
@@ -308,7 +310,11 @@ class App:
         output = systemctl("list-units", "--plain", "--no-legend", "--all", f"flask-{self.name}@*").stdout
         units = [line.split()[0] for line in output.splitlines() if line.split()]
         states = unit_states(units, ("ActiveState",))
-        return {unit.split("@", 1)[1].rsplit(".", 1)[0] for unit, state in states.items() if state["ActiveState"] != "inactive"}
+        return {
+            unit.split("@", 1)[1].rsplit(".", 1)[0]
+            for unit, state in states.items()
+            if state["ActiveState"] != "inactive"
+        }
 
     def retire(self):
         """Stop what has no traffic (each drains first, by its ExecStop=), and remove releases beyond the kept ones."""

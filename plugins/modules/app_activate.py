@@ -98,7 +98,6 @@ errors:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.flaskfleet.deploy.plugins.module_utils import activation
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.payload import decode, scrub
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import LockTimeout, lock

@@ -77,11 +77,10 @@ errors:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.builds import Builder, BuildError
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.payload import decode
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import failure
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import App, LockTimeout, lock
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import failure
 
 
 def wanted_commit(app, pinned):

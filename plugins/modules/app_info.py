@@ -84,7 +84,6 @@ import concurrent.futures
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import App, Unhealthy, probe
 
 

@@ -259,7 +259,7 @@ declared:
   returned: success
   type: list
   elements: str
-skipped:
+unselected:
   description: Names of the apps of the list that are not selected.
   returned: success
   type: list

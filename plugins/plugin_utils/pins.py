@@ -53,7 +53,11 @@ def resolve(url, version):
     """The full commit of a branch, tag or commit, the branch first as in ``git clone --branch``; None if unknown."""
     if COMMIT.fullmatch(version):
         return version
-    names = ["HEAD"] if version == "HEAD" else [f"refs/heads/{version}", f"refs/tags/{version}^{{}}", f"refs/tags/{version}"]
+    names = (
+        ["HEAD"]
+        if version == "HEAD"
+        else [f"refs/heads/{version}", f"refs/tags/{version}^{{}}", f"refs/tags/{version}"]
+    )
     # the URL travels in the environment, since a command line can be read by everybody on this machine
     environment = {
         **os.environ,

@@ -9,8 +9,9 @@ import os
 import re
 from collections import ChainMap
 
-from ansible.errors import AnsibleUndefinedVariable
+from ansible.errors import AnsibleError, AnsibleUndefinedVariable
 from ansible.template import trust_as_template
+from jinja2 import TemplateSyntaxError
 
 
 class TemplateError(Exception):
@@ -60,44 +61,47 @@ class Renderer:
         for directory in self._search_path:
             path = os.path.join(directory, name)
             if os.path.isfile(path):
-                return trust_as_template(self._loader.get_text_file_contents(path))
+                try:
+                    return trust_as_template(self._loader.get_text_file_contents(path))
+                except AnsibleError as error:  # encrypted, and no vault password is given
+                    raise TemplateError(f"template {name}: {error}") from None
         raise TemplateError(f"template {name}: not found in {', '.join(self._search_path)}")
 
 
 def _explain(error, source, sensitive):
     """Say what is wrong with a template and in which line, as far as that can be told."""
-    quoted = re.findall(r"'([^']*)'", str(error)) if isinstance(error, AnsibleUndefinedVariable) else []
-    line = _line_of(quoted[-1], source) if quoted else None
-    where = f"line {line}" if line else _failing_line(error)
-    if sensitive and not line:
-        # The text of the exception may carry the value that it failed on.
-        text = f"{type(error).__name__} (details are withheld, the file is sensitive)"
-    else:
-        text = str(error)
+    if isinstance(error, AnsibleUndefinedVariable):
+        name = str(error).rpartition("'")[0].rpartition("'")[2]
+        line = _line_with(name, source)
+        if line:  # so the name stands in the template and is no value
+            return f"line {line}: " + (f"'{name}' is undefined" if sensitive else str(error))
+    where = _failing_line(error)
+    # The text of an exception may tell the value that it failed on.
+    text = f"{type(error).__name__}, withheld because the file is sensitive" if sensitive else str(error)
     return f"{where}: {text}" if where else text
 
 
-def _line_of(name, source):
-    """The number of the first line with the word name, or None."""
-    for number, line in enumerate(source.splitlines(), 1):
-        if re.search(rf"\b{re.escape(name)}\b", line):
-            return number
-    return None
+def _line_with(name, source):
+    """The number of the first line with the word ``name`` in a Jinja expression or statement, or None."""
+    pattern = re.compile(rf"\{{[{{%].*\b{re.escape(name)}\b")
+    return next((number for number, line in enumerate(source.splitlines(), 1) if name and pattern.search(line)), None)
 
 
 def _failing_line(error):
-    """Where in a template an exception was raised: `line N`, with the name of an included one; '' if unknown."""
+    """Where in a template an exception was raised: ``line N``, after the name of an included one; "" if unknown."""
     where = ""
     while error:
-        if isinstance(getattr(error, "lineno", None), int):
-            name = getattr(error, "name", None)
-            where = f"{name} line {error.lineno}" if name else f"line {error.lineno}"
+        if isinstance(error, TemplateSyntaxError):
+            return _place(error.name, error.lineno)
         traceback = error.__traceback__
         while traceback:
             template = traceback.tb_frame.f_globals.get("__jinja_template__")
             if template:
-                number = template.get_corresponding_lineno(traceback.tb_lineno)
-                where = f"{template.name} line {number}" if template.name else f"line {number}"
+                where = _place(template.name, template.get_corresponding_lineno(traceback.tb_lineno))
             traceback = traceback.tb_next
         error = error.__cause__
     return where
+
+
+def _place(name, line):
+    return f"{name} line {line}" if name else f"line {line}"

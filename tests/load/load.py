@@ -102,7 +102,9 @@ async def run_client(client: Client, interval: float, stop: asyncio.Event, repor
     client.close()
 
 
-async def run(address: str, host: str, rate: float, clients: int, stop: asyncio.Event, port: int = 80, path: str = "/") -> Report:
+async def run(
+    address: str, host: str, rate: float, clients: int, stop: asyncio.Event, port: int = 80, path: str = "/"
+) -> Report:
     """Load ``http://host:port/path`` at ``address`` with ``rate`` requests a second until ``stop`` is set."""
     report = Report()
     everyone = [Client(address, port, host, path, keep=index % 2 == 0) for index in range(clients)]
@@ -118,10 +120,14 @@ async def main() -> int:
     parser.add_argument("--rate", type=float, default=100, help="requests a second (default: %(default)s)")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--seconds", type=float, help="for so long; or see --during")
-    parser.add_argument("--during", nargs=argparse.REMAINDER, default=[], metavar="COMMAND", help="last: run this meanwhile")
+    parser.add_argument(
+        "--during", nargs=argparse.REMAINDER, default=[], metavar="COMMAND", help="last: run this meanwhile"
+    )
     options = parser.parse_args()
     stop = asyncio.Event()
-    load = asyncio.create_task(run(options.address, options.host, options.rate, options.clients, stop, path=options.path))
+    load = asyncio.create_task(
+        run(options.address, options.host, options.rate, options.clients, stop, path=options.path)
+    )
     status = 0
     if options.during:
         await asyncio.sleep(1)

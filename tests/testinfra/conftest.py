@@ -38,7 +38,9 @@ class Machine:
         """(HTTP status, body) of a page, asked from outside; status 0 when the connection was closed without an answer."""
         url = f"http://{domain}{path}"
         command = ["curl", "--silent", "--max-time", "20", "--resolve", f"{domain}:80:{self.address}"]
-        result = subprocess.run([*command, "--write-out", "\n%{http_code}", url], capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            [*command, "--write-out", "\n%{http_code}", url], capture_output=True, text=True, check=False
+        )
         body, _newline, status = result.stdout.rpartition("\n")
         return int(status), body
 
@@ -60,7 +62,9 @@ class Machine:
 
     def deploy(self, **variables):
         """Run the site playbook; returns its output. Fails the test when the run fails."""
-        result = subprocess.run(self.deploy_command(**variables), capture_output=True, text=True, check=False, env=ENVIRONMENT)
+        result = subprocess.run(
+            self.deploy_command(**variables), capture_output=True, text=True, check=False, env=ENVIRONMENT
+        )
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
 

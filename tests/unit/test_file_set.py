@@ -17,7 +17,6 @@ import threading
 import time
 
 import pytest
-
 from ansible_collections.flaskfleet.deploy.plugins.module_utils import file_set
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.file_set import FileSetError, parse_files
 

@@ -2,15 +2,22 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a plan makes of variables that are right."""
+
 from __future__ import annotations
 
 import json
 import time
 
 import pytest
-
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import (
-    collect_secrets, derive, host_label, make_plan, misspelt_variables, plain_variables, rules)
+    collect_secrets,
+    derive,
+    host_label,
+    make_plan,
+    misspelt_variables,
+    plain_variables,
+    rules,
+)
 
 HELLO = {"name": "hello", "domain": "hello.test", "repository": "https://git.test/hello.git"}
 OTHER = {"name": "other", "domain": "other.test", "repository": "https://git.test/other.git"}
@@ -29,25 +36,51 @@ def app_of(changes, **variables):
 def test_three_keys_are_enough():
     app = app_of({})
     plain = {
-        "name": "hello", "state": "present", "domain": "hello.test", "url": "http://hello.test/", "version": "HEAD",
-        "update": True, "path": ".", "keep_releases": 3}
+        "name": "hello",
+        "state": "present",
+        "domain": "hello.test",
+        "url": "http://hello.test/",
+        "version": "HEAD",
+        "update": True,
+        "path": ".",
+        "keep_releases": 3,
+    }
     assert {key: app[key] for key in plain} == plain
     assert (app["user"], app["manage_user"]) == ("flask-hello", True)
     assert app["entrypoint"] == "app:app"
     assert app["server"] == {
-        "kind": "gunicorn", "workers": "auto", "threads": 4, "worker_class": "gthread", "timeout": 30,
-        "max_requests": 0}
+        "kind": "gunicorn",
+        "workers": "auto",
+        "threads": 4,
+        "worker_class": "gthread",
+        "timeout": 30,
+        "max_requests": 0,
+    }
     assert app["health"] == {
-        "path": "/", "timeout": 30, "statuses": ["2xx", "3xx"], "settle": 5, "host": "hello.test", "scheme": "http"}
+        "path": "/",
+        "timeout": 30,
+        "statuses": ["2xx", "3xx"],
+        "settle": 5,
+        "host": "hello.test",
+        "scheme": "http",
+    }
     assert app["limits"] == {"memory_max": "", "cpu_quota": "", "tasks_max": ""}
     assert app["paths"] == {
-        "root": "/opt/flask_apps/hello", "repo": "/opt/flask_apps/hello/repo.git",
-        "builds": "/opt/flask_apps/hello/builds", "releases": "/opt/flask_apps/hello/releases",
+        "root": "/opt/flask_apps/hello",
+        "repo": "/opt/flask_apps/hello/repo.git",
+        "builds": "/opt/flask_apps/hello/builds",
+        "releases": "/opt/flask_apps/hello/releases",
         "current": "/opt/flask_apps/hello/current",
-        "data": "/var/lib/flask_apps/hello", "runtime": "/run/flask_apps/hello"}
+        "data": "/var/lib/flask_apps/hello",
+        "runtime": "/run/flask_apps/hello",
+    }
     assert app["units"] == {
-        "service": "flask-hello@.service", "socket": "flask-hello@.socket", "live": "flask-hello.live.service",
-        "target": "flask-hello.target", "prefix": "flask-hello"}
+        "service": "flask-hello@.service",
+        "socket": "flask-hello@.socket",
+        "live": "flask-hello.live.service",
+        "target": "flask-hello.target",
+        "prefix": "flask-hello",
+    }
     assert app["upstream_socket"] == "/opt/flask_apps/hello/current/web.sock"
 
 
@@ -55,9 +88,16 @@ def test_no_app_at_all():
     plan = make_plan({}, {}, "web1")
     assert plan["apps"] == plan["sites"] == plan["unit_files"] == plan["declared"] == []
     assert plan["settings"] == {
-        "installer": "uv", "index_url": "", "ca_file": "", "build_jobs": 0, "root": "/opt/flask_apps",
-        "data_root": "/var/lib/flask_apps", "runtime_root": "/run/flask_apps", "rebuild": False,
-        "purge_undeclared": False}
+        "installer": "uv",
+        "index_url": "",
+        "ca_file": "",
+        "build_jobs": 0,
+        "root": "/opt/flask_apps",
+        "data_root": "/var/lib/flask_apps",
+        "runtime_root": "/run/flask_apps",
+        "rebuild": False,
+        "purge_undeclared": False,
+    }
 
 
 def test_a_plan_is_plain_data():
@@ -68,9 +108,14 @@ def test_a_plan_is_plain_data():
 def test_site():
     site = plan_of({**HELLO, "aliases": ["www.hello.test"]})["sites"][0]
     assert site == {
-        "app": "hello", "state": "present", "domain": "hello.test",
-        "server_names": ["hello.test", "www.hello.test", "web1.hello.test"], "url": "http://hello.test/",
-        "upstream": "flask_hello", "socket": "/opt/flask_apps/hello/current/web.sock"}
+        "app": "hello",
+        "state": "present",
+        "domain": "hello.test",
+        "server_names": ["hello.test", "www.hello.test", "web1.hello.test"],
+        "url": "http://hello.test/",
+        "upstream": "flask_hello",
+        "socket": "/opt/flask_apps/hello/current/web.sock",
+    }
 
 
 def test_site_without_the_name_of_the_host():
@@ -80,7 +125,9 @@ def test_site_without_the_name_of_the_host():
 def test_a_declared_name_goes_before_the_name_of_a_host():
     plan = plan_of(HELLO, {**OTHER, "aliases": ["web1.hello.test"]})
     assert [app["server_names"] for app in plan["apps"]] == [
-        ["hello.test"], ["other.test", "web1.hello.test", "web1.other.test"]]
+        ["hello.test"],
+        ["other.test", "web1.hello.test", "web1.other.test"],
+    ]
 
 
 def test_no_name_of_the_host_that_would_be_too_long():
@@ -88,15 +135,18 @@ def test_no_name_of_the_host_that_would_be_too_long():
     assert app_of({"domain": domain})["server_names"] == [domain]
 
 
-@pytest.mark.parametrize("hostname, label", [
-    ("web1", "web1"),
-    ("Web_1", "web-1"),
-    ("web1.example.org", "web1-example-org"),
-    ("10.0.0.1", "10-0-0-1"),
-    ("-web-", "web"),
-    ("a" * 62 + ".b", "a" * 62),
-    ("ä_", ""),
-])
+@pytest.mark.parametrize(
+    "hostname, label",
+    [
+        ("web1", "web1"),
+        ("Web_1", "web-1"),
+        ("web1.example.org", "web1-example-org"),
+        ("10.0.0.1", "10-0-0-1"),
+        ("-web-", "web"),
+        ("a" * 62 + ".b", "a" * 62),
+        ("ä_", ""),
+    ],
+)
 def test_host_label(hostname, label):
     assert host_label(hostname) == label
 
@@ -105,67 +155,80 @@ def test_shared_account_and_packages():
     plan = plan_of(
         {**HELLO, "system_packages": ["zlib1g", "git"]},
         {**OTHER, "user": "shared", "system_packages": {"Debian": ["libpq5", "git"], "RedHat": ["libpq"]}},
-        {**OTHER, "name": "third", "domain": "third.test", "user": "shared", "system_packages": {"RedHat": ["libpq"]}})
+        {**OTHER, "name": "third", "domain": "third.test", "user": "shared", "system_packages": {"RedHat": ["libpq"]}},
+    )
     assert plan["packages"] == ["git", "libpq5", "zlib1g"]
     assert plan["warnings"] == ["other, third run as the same account shared and can read each other's secrets"]
 
 
-@pytest.mark.parametrize("platform, declared, executable", [
-    (DEBIAN, "", "/usr/bin/python3"),
-    (RED_HAT, "", "/usr/bin/python3.12"),
-    (RED_HAT, "python3", "/usr/bin/python3"),
-    (DEBIAN, "3.12", "/usr/bin/python3.12"),
-    (DEBIAN, "python3.12", "/usr/bin/python3.12"),
-    (DEBIAN, "/opt/python/bin/python3", "/opt/python/bin/python3"),
-])
+@pytest.mark.parametrize(
+    "platform, declared, executable",
+    [
+        (DEBIAN, "", "/usr/bin/python3"),
+        (RED_HAT, "", "/usr/bin/python3.12"),
+        (RED_HAT, "python3", "/usr/bin/python3"),
+        (DEBIAN, "3.12", "/usr/bin/python3.12"),
+        (DEBIAN, "python3.12", "/usr/bin/python3.12"),
+        (DEBIAN, "/opt/python/bin/python3", "/opt/python/bin/python3"),
+    ],
+)
 def test_python(platform, declared, executable):
     app = app_of({"python": declared}, platform=platform)
     assert app["python"] == {"declared": declared, "executable": executable}
 
 
-@pytest.mark.parametrize("declared, entrypoint", [
-    ("app", "app:app"),
-    ("hello.web", "hello.web:app"),
-    ("app:create_app()", "app:create_app()"),
-    ('hello.web:create_app("production", debug=False)', 'hello.web:create_app("production", debug=False)'),
-])
+@pytest.mark.parametrize(
+    "declared, entrypoint",
+    [
+        ("app", "app:app"),
+        ("hello.web", "hello.web:app"),
+        ("app:create_app()", "app:create_app()"),
+        ('hello.web:create_app("production", debug=False)', 'hello.web:create_app("production", debug=False)'),
+    ],
+)
 def test_entrypoint(declared, entrypoint):
     assert app_of({"entrypoint": declared})["entrypoint"] == entrypoint
 
 
-@pytest.mark.parametrize("repository, shown", [
-    ("https://git.test/hello.git", "https://git.test/hello.git"),
-    ("https://me:pass@git.test:8443/hello.git", "https://git.test:8443/hello.git"),
-    ("https://token@git.test/hello.git", "https://git.test/hello.git"),
-    ("https://me:p@ss@git.test/hello.git", "https://git.test/hello.git"),
-    ("http://[2001:db8::1]/hello.git", "http://[2001:db8::1]/hello.git"),
-    ("ssh://git@git.test:22/hello.git", "ssh://git@git.test:22/hello.git"),
-    ("ssh://git:pass@git.test/hello.git", "ssh://git@git.test/hello.git"),
-    ("git@git.test:team/hello.git", "git@git.test:team/hello.git"),
-    ("git.test:/srv/hello.git", "git.test:/srv/hello.git"),
-    ("git://git.test/hello.git", "git://git.test/hello.git"),
-    ("file:///srv/git/hello.git", "file:///srv/git/hello.git"),
-    ("/srv/git/hello.git", "/srv/git/hello.git"),
-])
+@pytest.mark.parametrize(
+    "repository, shown",
+    [
+        ("https://git.test/hello.git", "https://git.test/hello.git"),
+        ("https://me:pass@git.test:8443/hello.git", "https://git.test:8443/hello.git"),
+        ("https://token@git.test/hello.git", "https://git.test/hello.git"),
+        ("https://me:p@ss@git.test/hello.git", "https://git.test/hello.git"),
+        ("http://[2001:db8::1]/hello.git", "http://[2001:db8::1]/hello.git"),
+        ("ssh://git@git.test:22/hello.git", "ssh://git@git.test:22/hello.git"),
+        ("ssh://git:pass@git.test/hello.git", "ssh://git@git.test/hello.git"),
+        ("git@git.test:team/hello.git", "git@git.test:team/hello.git"),
+        ("git.test:/srv/hello.git", "git.test:/srv/hello.git"),
+        ("git://git.test/hello.git", "git://git.test/hello.git"),
+        ("file:///srv/git/hello.git", "file:///srv/git/hello.git"),
+        ("/srv/git/hello.git", "/srv/git/hello.git"),
+    ],
+)
 def test_repository(repository, shown):
     variables = {"flask_apps": [{**HELLO, "repository": repository}]}
     assert make_plan(variables, DEBIAN, "web1")["apps"][0]["repository"] == shown
     assert collect_secrets(variables)["hello"]["repository"] == repository
 
 
-@pytest.mark.parametrize("key, value, planned", [
-    ("path", "./src/web/", "src/web"),
-    ("path", ".github", ".github"),
-    ("requirements", "requirements/production.txt", "requirements/production.txt"),
-    ("version", "feature/a#1", "feature/a#1"),
-    ("version", "1.10", "1.10"),
-    ("keep_releases", "5", 5),
-    ("update", "no", False),
-    ("env", {"A": 1, "B": "yes", "C": "a\nb\t\"$`\\ä"}, {"A": "1", "B": "yes", "C": "a\nb\t\"$`\\ä"}),
-    ("domain", "localhost", "localhost"),
-    ("domain", "xn--bcher-kva.example", "xn--bcher-kva.example"),
-    ("user", "flask-" + "a" * 25, "flask-" + "a" * 25),
-])
+@pytest.mark.parametrize(
+    "key, value, planned",
+    [
+        ("path", "./src/web/", "src/web"),
+        ("path", ".github", ".github"),
+        ("requirements", "requirements/production.txt", "requirements/production.txt"),
+        ("version", "feature/a#1", "feature/a#1"),
+        ("version", "1.10", "1.10"),
+        ("keep_releases", "5", 5),
+        ("update", "no", False),
+        ("env", {"A": 1, "B": "yes", "C": 'a\nb\t"$`\\ä'}, {"A": "1", "B": "yes", "C": 'a\nb\t"$`\\ä'}),
+        ("domain", "localhost", "localhost"),
+        ("domain", "xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ("user", "flask-" + "a" * 25, "flask-" + "a" * 25),
+    ],
+)
 def test_value(key, value, planned):
     assert app_of({key: value})[key] == planned
 
@@ -184,20 +247,40 @@ def test_health_status_and_limits():
 
 
 def test_default_values_of_unsupported_keys_are_fine():
-    app = app_of({
-        "state": "present", "build_commands": [], "release_commands": [], "shared_paths": [], "processes": {},
-        "schedules": {}, "server": {"kind": "gunicorn"}, "static": [], "tls": {"mode": "none"}, "sandbox": {},
-        "database": {}, "cache": {}})
+    app = app_of(
+        {
+            "state": "present",
+            "build_commands": [],
+            "release_commands": [],
+            "shared_paths": [],
+            "processes": {},
+            "schedules": {},
+            "server": {"kind": "gunicorn"},
+            "static": [],
+            "tls": {"mode": "none"},
+            "sandbox": {},
+            "database": {},
+            "cache": {},
+        }
+    )
     assert app == app_of({})
 
 
 def test_what_is_not_supported_yet_is_planned_all_the_same(monkeypatch):
     monkeypatch.setattr(rules, "UNSUPPORTED", {})
-    app = app_of({
-        "processes": {"worker": "rq worker", "mail": {"command": "mailer", "instances": 2}},
-        "shared_paths": ["./uploads/"], "static": [{"url": "/static", "path": "static"}], "database": {"engine": "mariadb"}, "tls": {"mode": "acme"}})
+    app = app_of(
+        {
+            "processes": {"worker": "rq worker", "mail": {"command": "mailer", "instances": 2}},
+            "shared_paths": ["./uploads/"],
+            "static": [{"url": "/static", "path": "static"}],
+            "database": {"engine": "mariadb"},
+            "tls": {"mode": "acme"},
+        }
+    )
     assert app["processes"] == {
-        "worker": {"command": "rq worker", "instances": 1}, "mail": {"command": "mailer", "instances": 2}}
+        "worker": {"command": "rq worker", "instances": 1},
+        "mail": {"command": "mailer", "instances": 2},
+    }
     assert app["shared_paths"] == ["uploads"]
     assert app["static"] == [{"url": "/static", "path": "static", "expires": "1h"}]
     assert app["database"] == {"engine": "mariadb", "name": "", "variable": "DATABASE_URL"}
@@ -206,10 +289,16 @@ def test_what_is_not_supported_yet_is_planned_all_the_same(monkeypatch):
 
 def test_layers():
     plan = plan_of(
-        {**HELLO, "env": {"B": "app", "C": "app"}, "extra_packages": ["app"]}, OTHER,
-        flask_app_defaults={"env": {"A": "default", "B": "default"}, "server": {"threads": 2},
-                            "extra_packages": ["default"], "keep_releases": 5},
-        flask_app_overrides={"hello": {"env": {"C": "override"}, "server": {"timeout": 60}, "version": "v2"}})
+        {**HELLO, "env": {"B": "app", "C": "app"}, "extra_packages": ["app"]},
+        OTHER,
+        flask_app_defaults={
+            "env": {"A": "default", "B": "default"},
+            "server": {"threads": 2},
+            "extra_packages": ["default"],
+            "keep_releases": 5,
+        },
+        flask_app_overrides={"hello": {"env": {"C": "override"}, "server": {"timeout": 60}, "version": "v2"}},
+    )
     hello, other = plan["apps"]
     assert hello["env"] == {"A": "default", "B": "app", "C": "override"}
     assert (hello["server"]["threads"], hello["server"]["timeout"], hello["version"]) == (2, 60, "v2")
@@ -228,7 +317,7 @@ def test_only_some_apps(only):
     plan = make_plan(variables, DEBIAN, "web1")
     assert [app["name"] for app in plan["apps"]] == [site["app"] for site in plan["sites"]] == ["other"]
     assert {file["subject"] for file in plan["unit_files"]} == {"other"}
-    assert plan["skipped"] == ["hello"]
+    assert plan["unselected"] == ["hello"]
     assert plan["packages"] == []
     assert plan["declared"] == ["hello", "other"]
     assert list(collect_secrets(variables)) == ["other"]
@@ -243,30 +332,38 @@ def test_secrets_stay_out_of_the_plan():
     plan = make_plan(variables, DEBIAN, "web1")
     assert "canary" not in json.dumps(plan)
     assert plan["apps"][0]["secret_names"] == ["A", "B", "C"]
-    assert collect_secrets(variables) == {"hello": {
-        "repository": "https://me:canary-1@git.test/x", "secrets": {"A": "3", "B": "canary-5", "C": "canary-4"}}}
+    assert collect_secrets(variables) == {
+        "hello": {
+            "repository": "https://me:canary-1@git.test/x",
+            "secrets": {"A": "3", "B": "canary-5", "C": "canary-4"},
+        }
+    }
 
 
-@pytest.mark.parametrize("changes, build, configuration", [
-    ({}, False, False),
-    ({"secrets": {"A": "other"}}, False, False),
-    ({"aliases": ["www.test"]}, False, False),
-    ({"version": "v2"}, False, False),
-    ({"system_packages": ["git"]}, False, False),
-    ({"health_timeout": 60, "settle": 1, "keep_releases": 9, "update": False}, False, False),
-    ({"env": {"X": "x"}}, False, True),
-    ({"secrets": {"A": "one", "B": "two"}}, False, True),
-    ({"domain": "b.test"}, False, True),
-    ({"user": "hello"}, False, True),
-    ({"entrypoint": "web"}, False, True),
-    ({"server": {"workers": 2}}, False, True),
-    ({"limits": {"memory_max": "512M"}}, False, True),
-    ({"health_path": "/health"}, False, True),
-    ({"path": "src"}, True, True),
-    ({"python": "3.12"}, True, True),
-    ({"requirements": "a.txt"}, True, True),
-    ({"extra_packages": ["pymysql"]}, True, True),
-], ids=str)
+@pytest.mark.parametrize(
+    "changes, build, configuration",
+    [
+        ({}, False, False),
+        ({"secrets": {"A": "other"}}, False, False),
+        ({"aliases": ["www.test"]}, False, False),
+        ({"version": "v2"}, False, False),
+        ({"system_packages": ["git"]}, False, False),
+        ({"health_timeout": 60, "settle": 1, "keep_releases": 9, "update": False}, False, False),
+        ({"env": {"X": "x"}}, False, True),
+        ({"secrets": {"A": "one", "B": "two"}}, False, True),
+        ({"domain": "b.test"}, False, True),
+        ({"user": "hello"}, False, True),
+        ({"entrypoint": "web"}, False, True),
+        ({"server": {"workers": 2}}, False, True),
+        ({"limits": {"memory_max": "512M"}}, False, True),
+        ({"health_path": "/health"}, False, True),
+        ({"path": "src"}, True, True),
+        ({"python": "3.12"}, True, True),
+        ({"requirements": "a.txt"}, True, True),
+        ({"extra_packages": ["pymysql"]}, True, True),
+    ],
+    ids=str,
+)
 def test_hashes(changes, build, configuration):
     before, after = app_of({"secrets": {"A": "one"}}), app_of({"secrets": {"A": "one"}, **changes})
     assert (before["build_hash"] != after["build_hash"]) is build
@@ -326,14 +423,17 @@ def test_variables_are_made_plain():
 def test_misspelt_variables():
     task_vars = {"flask_app_overides": {}, "flask_app_only": [], "flask_app_mine": 1, "flask_apps": []}
     assert misspelt_variables(task_vars) == [
-        "no role has a variable flask_app_overides; did you mean flask_app_overrides?"]
+        "no role has a variable flask_app_overides; did you mean flask_app_overrides?"
+    ]
 
 
 def test_fifty_apps_are_planned_in_no_time():
     environment = {f"NAME_{index}": "value" for index in range(20)}
     secrets = {f"SECRET_{index}": "x" * 1000 for index in range(10)}
-    apps = [{**HELLO, "name": f"app{index}", "domain": f"app{index}.test", "env": environment, "secrets": secrets}
-            for index in range(50)]
+    apps = [
+        {**HELLO, "name": f"app{index}", "domain": f"app{index}.test", "env": environment, "secrets": secrets}
+        for index in range(50)
+    ]
     start = time.perf_counter()
     plan_of(*apps)
     assert time.perf_counter() - start < 0.1

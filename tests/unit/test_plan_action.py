@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The action plugin, with Ansible's own templates, vault and output."""
+
 from __future__ import annotations
 
 import base64
@@ -15,7 +16,6 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible.parsing.vault import VaultLib, VaultSecret
-
 from ansible_collections.flaskfleet.deploy.plugins.module_utils import plan
 
 COLLECTIONS = Path(plan.__file__).parents[6]
@@ -28,24 +28,44 @@ PLAYS = {
         "base": BASE,
         "flask_apps": [
             "{{ base | combine({'secrets': {'VAULT': vaulted, 'PLAIN': 'canary-plain'}, 'settle': 1 + 1}) }}",
-            {"name": "other", "domain": "other.test", "repository": "/srv/other",
-             "env": {"LEFT_OUT": "{{ omit }}", "N": 1}},
+            {
+                "name": "other",
+                "domain": "other.test",
+                "repository": "/srv/other",
+                "env": {"LEFT_OUT": "{{ omit }}", "N": 1},
+            },
         ],
         "flask_app_template_paths": ["templates"],
         "flask_app_overides": {},
     },
     "wrong": {
-        "flask_apps": [{"name": "hello", "domian": "hello.test", "repository": "ext::sh -c canary-refused",
-                        "secrets": {"A": True, "B": "canary-refused\0", "C": ["canary-refused"]}}],
+        "flask_apps": [
+            {
+                "name": "hello",
+                "domian": "hello.test",
+                "repository": "ext::sh -c canary-refused",
+                "secrets": {"A": True, "B": "canary-refused\0", "C": ["canary-refused"]},
+            }
+        ],
     },
     "unexpected": {
         "platform": {"packages": 5},
         "flask_apps": [{"name": "hello", "domain": "hello.test", "repository": "/srv/hello"}],
     },
     "undefined": {
-        "flask_apps": [{"name": "hello", "domain": "{{ nowhere.domain }}", "repository": "/srv/hello", "secrets": {
-            "A": "canary-undefined{{ vault_a }}", "B": "{{ lookup('file', '/nowhere/canary-lookup') }}",
-            "C": "{{ canary", "D": "{{ base.canary }}"}}],
+        "flask_apps": [
+            {
+                "name": "hello",
+                "domain": "{{ nowhere.domain }}",
+                "repository": "/srv/hello",
+                "secrets": {
+                    "A": "canary-undefined{{ vault_a }}",
+                    "B": "{{ lookup('file', '/nowhere/canary-lookup') }}",
+                    "C": "{{ canary",
+                    "D": "{{ base.canary }}",
+                },
+            }
+        ],
         "base": {},
     },
 }
@@ -71,8 +91,12 @@ def run(tmp_path_factory):
     tasks = []
     for name, variables in PLAYS.items():
         tasks += [
-            {"flaskfleet.deploy.plan": {"platform": "{{ platform }}"}, "vars": variables, "register": name,
-             "ignore_errors": True},
+            {
+                "flaskfleet.deploy.plan": {"platform": "{{ platform }}"},
+                "vars": variables,
+                "register": name,
+                "ignore_errors": True,
+            },
             {"ansible.builtin.debug": {"msg": f"RETURNED {name} {{{{ {name} | to_json | b64encode }}}} END"}},
         ]
     play_variables = {"vaulted": vaulted, "platform": {"proxy_user": "www-data"}}
@@ -80,12 +104,21 @@ def run(tmp_path_factory):
     (folder / "play.yml").write_text(yaml.dump(plays, Dumper=_Dumper, sort_keys=False))
     (folder / "password").write_text("password")
     environment = {
-        "PATH": os.environ["PATH"], "HOME": str(folder), "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
-        "ANSIBLE_NOCOLOR": "1"}
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
+        "ANSIBLE_NOCOLOR": "1",
+    }
     command = ["-i", "web1,", "-c", "local", "-vvvv", "--vault-password-file", "password", "play.yml"]
     finished = subprocess.run(
-        [sys.executable, "-m", "ansible", "playbook", *command], cwd=folder, env=environment, text=True, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        [sys.executable, "-m", "ansible", "playbook", *command],
+        cwd=folder,
+        env=environment,
+        text=True,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     assert finished.returncode == 0, finished.stdout
     returned = re.findall(r"RETURNED (\w+) (\S+) END", finished.stdout)
     return finished.stdout, {name: json.loads(base64.b64decode(text)) for name, text in returned}

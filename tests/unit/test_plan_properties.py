@@ -2,14 +2,15 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Whatever the variables are: a plan or a list of errors, and never a secret."""
+
 from __future__ import annotations
 
 import json
 
-from hypothesis import given, settings, strategies as st
-
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import PlanError, collect_secrets, make_plan
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan.reading import role_variables
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 CANARY = "canary-0d1f"
 PLATFORM = {"os_family": "RedHat", "proxy_user": "nginx", "python": "python3"}
@@ -18,20 +19,43 @@ APP_OPTIONS = OPTIONS["flask_apps"].options
 
 NAMES = st.sampled_from(["hello", "other", "network", "Hello", "a" * 26, ""])
 SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20), st.dates(),
-    st.sampled_from(["/", "..", "-x", "a\nb", "{{ x }}", "HEAD", "2xx", "auto", "present", "absent"]))
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=20),
+    st.dates(),
+    st.sampled_from(["/", "..", "-x", "a\nb", "{{ x }}", "HEAD", "2xx", "auto", "present", "absent"]),
+)
 DATA = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(SCALARS, inner, max_size=3), max_leaves=8)
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(SCALARS, inner, max_size=3), max_leaves=8
+)
 # Where a secret may be: where it belongs, in the wrong shape, with a value or under a name that is refused.
 SECRET = st.sampled_from([CANARY, f"{CANARY}\0", f"{CANARY}\ud800", [CANARY], {"A": CANARY}])
 SECRETS = st.dictionaries(st.sampled_from(["A", "B", "PATH", "a-b", f"A={CANARY}"]), SECRET, max_size=3)
 SECRETS = SECRETS | SECRET | st.just({"A": CANARY})
-REPOSITORY = st.sampled_from([
-    f"https://me:{CANARY}@git.test/x", f"https://{CANARY}@git.test/x", f"ssh://git:{CANARY}@git.test/x",
-    f"https://me:{CANARY}@/", f"https://me:a/{CANARY}@git.test/x", f"me:{CANARY}@git.test:x", f"ext::{CANARY}",
-    f"https://git.test/x?token={CANARY}", f"https://me:{CANARY}\n@git.test/x", [CANARY], "/srv/git/hello"])
-SECRET_KEYS = {"repository": REPOSITORY, "secrets": SECRETS, "secretes": SECRETS, "passwords": SECRET,
-               "env": st.dictionaries(st.sampled_from(["A", "C", "PATH", "a-b"]), SCALARS, max_size=3)}
+REPOSITORY = st.sampled_from(
+    [
+        f"https://me:{CANARY}@git.test/x",
+        f"https://{CANARY}@git.test/x",
+        f"ssh://git:{CANARY}@git.test/x",
+        f"https://me:{CANARY}@/",
+        f"https://me:a/{CANARY}@git.test/x",
+        f"me:{CANARY}@git.test:x",
+        f"ext::{CANARY}",
+        f"https://git.test/x?token={CANARY}",
+        f"https://me:{CANARY}\n@git.test/x",
+        [CANARY],
+        "/srv/git/hello",
+    ]
+)
+SECRET_KEYS = {
+    "repository": REPOSITORY,
+    "secrets": SECRETS,
+    "secretes": SECRETS,
+    "passwords": SECRET,
+    "env": st.dictionaries(st.sampled_from(["A", "C", "PATH", "a-b"]), SCALARS, max_size=3),
+}
 
 
 @st.composite

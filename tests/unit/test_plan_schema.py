@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The argument specifications, the roles' defaults and the plan's rules say the same."""
+
 from __future__ import annotations
 
 import pytest
 import yaml
-
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import PlanError, make_plan, rules, schema
 
 HELLO = {"name": "hello", "domain": "hello.test", "repository": "/srv/hello"}

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The plan: `flask_apps` judged, completed and turned into paths, names and sockets. On the controller only."""
+
 from __future__ import annotations
 
 from .derive import host_label, make_plan

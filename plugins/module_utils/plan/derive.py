@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From the declared apps to the plan: every path, unit name, socket and hash, so that no role computes one itself."""
+
 from __future__ import annotations
 
 import hashlib
@@ -17,13 +18,37 @@ from .schema import ROLES
 
 TEMPLATES = ROLES / "flask_app" / "templates"
 
-_SETTINGS = ("installer", "index_url", "ca_file", "build_jobs", "root", "data_root", "runtime_root", "rebuild",
-             "purge_undeclared")
+_SETTINGS = (
+    "installer",
+    "index_url",
+    "ca_file",
+    "build_jobs",
+    "root",
+    "data_root",
+    "runtime_root",
+    "rebuild",
+    "purge_undeclared",
+)
 # What a build is made of beside its commit, and what a release runs with beside its build: what is declared, so that
 # all hosts come to the same name. nginx's part (aliases, static files, TLS) makes no new release.
 _BUILD_KEYS = ("requirements", "extra_packages", "build_commands", "shared_paths", "path")
-_RELEASE_KEYS = ("build_hash", "user", "domain", "entrypoint", "env", "secret_names", "server", "limits", "sandbox",
-                 "release_commands", "processes", "schedules", "database", "cache", "paths")
+_RELEASE_KEYS = (
+    "build_hash",
+    "user",
+    "domain",
+    "entrypoint",
+    "env",
+    "secret_names",
+    "server",
+    "limits",
+    "sandbox",
+    "release_commands",
+    "processes",
+    "schedules",
+    "database",
+    "cache",
+    "paths",
+)
 
 
 def make_plan(variables: dict[str, Any], platform: dict[str, Any], hostname: str) -> dict[str, Any]:
@@ -40,18 +65,20 @@ def make_plan(variables: dict[str, Any], platform: dict[str, Any], hostname: str
     templates = _digest(settings["flask_app_template_paths"])
     taken = {name for app in declared.apps for name in (app["domain"], *app["aliases"])}
     label = host_label(hostname) if settings["nginx_site_host_names"] else ""
-    apps = [_app(app, settings, platform, label, taken, templates)
-            for app in declared.apps if app["name"] in declared.only]
+    apps = [
+        _app(app, settings, platform, label, taken, templates) for app in declared.apps if app["name"] in declared.only
+    ]
     present = [app for app in apps if app["state"] == "present"]
     return {
         "apps": apps,
         "sites": [_site(app) for app in apps],
         "unit_files": _unit_files(apps),
         "site_files": _site_files(apps, settings, platform),
-        "packages": sorted({*platform.get("packages", ()),
-                            *(package for app in present for package in app["system_packages"])}),
+        "packages": sorted(
+            {*platform.get("packages", ()), *(package for app in present for package in app["system_packages"])}
+        ),
         "declared": [app["name"] for app in declared.apps],
-        "skipped": [app["name"] for app in declared.apps if app["name"] not in declared.only],
+        "unselected": [app["name"] for app in declared.apps if app["name"] not in declared.only],
         "proxy_user": settings["flask_app_proxy_user"] or platform.get("proxy_user", ""),
         "settings": {name: settings[f"flask_app_{name}"] for name in _SETTINGS},
         "warnings": declared.warnings,
@@ -117,10 +144,12 @@ def _app(app, settings, platform, label, taken, templates):
     for key in ("secrets", "health_path", "health_timeout", "health_status", "settle"):
         del planned[key]
     planned["build_hash"] = _short_hash(
-        [planned[key] for key in _BUILD_KEYS], app["python"], app["server"]["kind"], settings["flask_app_installer"])
+        [planned[key] for key in _BUILD_KEYS], app["python"], app["server"]["kind"], settings["flask_app_installer"]
+    )
     health = planned["health"]
     planned["configuration_hash"] = _short_hash(
-        [planned[key] for key in _RELEASE_KEYS], health["path"], health["statuses"], templates)
+        [planned[key] for key in _RELEASE_KEYS], health["path"], health["statuses"], templates
+    )
     return planned
 
 

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From the roles' variables to the declared apps: every value judged, layers merged, all errors at once."""
+
 from __future__ import annotations
 
 from typing import Any, NamedTuple
@@ -60,7 +61,8 @@ def read(variables: dict[str, Any]) -> Declared:
     known = role_variables()
     settings = {
         name: judge.value("", name, option, variables[name]) if name in variables else option.default
-        for name, option in known.items() if name not in _LAYERS
+        for name, option in known.items()
+        if name not in _LAYERS
     }
     apps = _Layers(judge, known["flask_apps"].options, variables).apps
     _check_roots(judge, settings)
@@ -83,7 +85,8 @@ def collect_secrets(variables: dict[str, Any]) -> dict[str, dict[str, Any]]:
     declared = read(variables)
     return {
         app["name"]: {"repository": app["repository"], "secrets": app["secrets"]}
-        for app in declared.apps if app["name"] in declared.only
+        for app in declared.apps
+        if app["name"] in declared.only
     }
 
 
@@ -173,10 +176,14 @@ def _check_roots(judge, settings):
     if not all(isinstance(root, str) for root in roots):
         return
     for index, (name, root) in enumerate(zip(_ROOTS, roots)):
-        others = roots[:index] + roots[index + 1:]
+        others = roots[:index] + roots[index + 1 :]
         if any(f"{root}/".startswith(f"{other}/") for other in others):
-            judge.refuse("", name, "must not be, or lie in, another directory of the role",
-                         f"{name}: {role_variables()[name].default}")
+            judge.refuse(
+                "",
+                name,
+                "must not be, or lie in, another directory of the role",
+                f"{name}: {role_variables()[name].default}",
+            )
 
 
 def _check_sockets(judge, settings, apps):
@@ -184,8 +191,12 @@ def _check_sockets(judge, settings, apps):
         directory = f"{settings['flask_app_runtime_root']}/{app.values.get('name', '')}/"
         length = len(directory.encode(errors="replace")) + RELEASE_NAME_LENGTH + len(".sock")
         if length > SOCKET_PATH_BYTES:
-            judge.refuse(app.place, "name", f"makes a socket's path up to {length} bytes long, and {SOCKET_PATH_BYTES} "
-                         "is the limit; shorten it or `flask_app_runtime_root`")
+            judge.refuse(
+                app.place,
+                "name",
+                f"makes a socket's path up to {length} bytes long, and {SOCKET_PATH_BYTES} "
+                "is the limit; shorten it or `flask_app_runtime_root`",
+            )
 
 
 def _check_duplicates(judge, apps):
@@ -215,13 +226,20 @@ def _check_selection(judge, only, names):
 def _check_accounts(judge, settings, apps):
     for app in apps:
         if settings["flask_app_proxy_user"] and app.values.get("user") == settings["flask_app_proxy_user"]:
-            judge.refuse(app.place, "user", "must not be the web server's account `flask_app_proxy_user`",
-                         f"user: flask-{app.values.get('name', 'hello')}")
+            judge.refuse(
+                app.place,
+                "user",
+                "must not be the web server's account `flask_app_proxy_user`",
+                f"user: flask-{app.values.get('name', 'hello')}",
+            )
 
 
 def _shared_accounts(apps):
     users: dict[str, list[str]] = {}
     for app in apps:
         users.setdefault(account(app.values), []).append(app.values["name"])
-    return [f"{', '.join(names)} run as the same account {user} and can read each other's secrets"
-            for user, names in users.items() if len(names) > 1]
+    return [
+        f"{', '.join(names)} run as the same account {user} and can read each other's secrets"
+        for user, names in users.items()
+        if len(names) > 1
+    ]

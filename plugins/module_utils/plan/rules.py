@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What argument specifications cannot express about values: patterns, bounds, names that are taken."""
+
 from __future__ import annotations
 
 import re
@@ -35,7 +36,8 @@ SYSTEM_ACCOUNTS = frozenset(
     "halt haproxy httpd irc landscape libstoragemgmt list lp lxd mail man memcache memcached messagebus mongodb mysql "
     "news nginx nobody ntp operator pcap polkitd pollinate postfix postgres proxy rabbitmq redis root rpc rpcuser "
     "rtkit setroubleshoot shutdown sshd sssd sync sys syslog tcpdump tomcat tss unbound usbmux uucp uuidd valkey "
-    "varnish www-data".split())
+    "varnish www-data".split()
+)
 
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -44,7 +46,8 @@ ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 RESERVED_ENVIRONMENT = frozenset(
     "CACHE_DIRECTORY CREDENTIALS_DIRECTORY GUNICORN_CMD_ARGS HOME INVOCATION_ID JOURNAL_STREAM LISTEN_FDNAMES "
     "LISTEN_FDS LISTEN_PID LOGNAME LOGS_DIRECTORY MAINPID NOTIFY_SOCKET PATH RUNTIME_DIRECTORY SHELL STATE_DIRECTORY "
-    "SYSTEMD_EXEC_PID USER VIRTUAL_ENV WATCHDOG_PID WATCHDOG_USEC".split())
+    "SYSTEMD_EXEC_PID USER VIRTUAL_ENV WATCHDOG_PID WATCHDOG_USEC".split()
+)
 
 # MAX_ARG_STRLEN of Linux: what "NAME=value" and its closing NUL may take in execve(2).
 ENVIRONMENT_ENTRY_BYTES = 128 * 1024
@@ -77,7 +80,8 @@ _REPOSITORY = re.compile(
     rf"(?:https?|git)://{_HOST}/{_PATH}"
     rf"|ssh://(?:{_USER})?{_HOST}/{_PATH}"
     rf"|(?:{_USER})?[A-Za-z0-9][A-Za-z0-9._-]*:(?!-|//){_PATH}"
-    rf"|(?:file://)?/{_PATH}")
+    rf"|(?:file://)?/{_PATH}"
+)
 _USERINFO = re.compile(r"(?P<scheme>[a-z]+)://(?P<userinfo>[^/]*)@")
 _INDEX_URL = re.compile(rf"https?://{_HOST}(?:/(?:{_PATH})?)?")
 
@@ -115,13 +119,20 @@ def _is_domain(value):
 
 def _is_version(value):
     # git-check-ref-format(1), without its rules on full names. A leading hyphen would be an option of git.
-    return (re.fullmatch(r"[^-\s~^:?*\[\\][^\s~^:?*\[\\]{0,249}", value) is not None
-            and ".." not in value and "@{" not in value and not value.endswith(("/", ".", ".lock")))
+    return (
+        re.fullmatch(r"[^-\s~^:?*\[\\][^\s~^:?*\[\\]{0,249}", value) is not None
+        and ".." not in value
+        and "@{" not in value
+        and not value.endswith(("/", ".", ".lock"))
+    )
 
 
 def _is_user(value):
-    return (_ACCOUNT.fullmatch(value) is not None and value not in SYSTEM_ACCOUNTS
-            and not value.startswith(("systemd-", "flaskfleet-")))
+    return (
+        _ACCOUNT.fullmatch(value) is not None
+        and value not in SYSTEM_ACCOUNTS
+        and not value.startswith(("systemd-", "flaskfleet-"))
+    )
 
 
 def _is_repository(value):
@@ -138,7 +149,8 @@ def _is_requirement(value):
 
 def _is_package_list(value):
     return isinstance(value, list) and all(
-        isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+_:=~-]*", name) for name in value)
+        isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+_:=~-]*", name) for name in value
+    )
 
 
 def _is_system_packages(value):
@@ -156,35 +168,57 @@ def _is_health_status(value):
     return isinstance(value, str) and re.fullmatch(r"[1-5](?:[0-9][0-9]|xx)", value) is not None
 
 
-_HOST_NAME = Rule("a host name of lower-case labels (letters, digits, hyphens) joined by dots", "hello.example.org",
-                  _is_domain, shown=True)
+_HOST_NAME = Rule(
+    "a host name of lower-case labels (letters, digits, hyphens) joined by dots",
+    "hello.example.org",
+    _is_domain,
+    shown=True,
+)
 _FOLDER = Rule("a relative path without `..`, of letters, digits and ._+@-", "uploads", _matches(_RELATIVE), shown=True)
-_DIRECTORY = Rule("an absolute path without `..`, of letters, digits and ._+@-", "/srv/example", _matches(_ABSOLUTE),
-                  shown=True)
+_DIRECTORY = Rule(
+    "an absolute path without `..`, of letters, digits and ._+@-", "/srv/example", _matches(_ABSOLUTE), shown=True
+)
 _COMMAND = Rule("a command on one line", "flask db upgrade", lambda value: not value.isspace() and value != "")
 _SECONDS = Rule("a number of seconds from 1 to 3600", "30", _within(1, 3600), shown=True)
 _VARIABLE = Rule("the name of an environment variable", "DATABASE_URL", _matches(ENVIRONMENT_NAME), shown=True)
 
 # By key of an app; dotted for what is in its dictionaries.
 APP_RULES = {
-    "name": Rule("a lower-case letter and up to 24 lower-case letters, digits or hyphens", "hello", _matches(_NAME),
-                 shown=True),
+    "name": Rule(
+        "a lower-case letter and up to 24 lower-case letters, digits or hyphens", "hello", _matches(_NAME), shown=True
+    ),
     "domain": _HOST_NAME,
     "aliases": _HOST_NAME._replace(example="www.example.org"),
-    "repository": Rule("an https, http, ssh, git or file URL, host:path or an absolute path, without a query, with "
-                       "special characters percent-encoded", "https://git.example.org/hello.git", _is_repository),
+    "repository": Rule(
+        "an https, http, ssh, git or file URL, host:path or an absolute path, without a query, with "
+        "special characters percent-encoded",
+        "https://git.example.org/hello.git",
+        _is_repository,
+    ),
     "version": Rule("a branch, tag or commit", '"1.10"', _is_version, shown=True),
     "path": _FOLDER._replace(example="src/web"),
-    "user": Rule("an account of its own: a lower-case letter and up to 30 lower-case letters, digits, hyphens or "
-                 "underscores, not root nor an account of the system", "flask-hello", _is_user, shown=True),
+    "user": Rule(
+        "an account of its own: a lower-case letter and up to 30 lower-case letters, digits, hyphens or "
+        "underscores, not root nor an account of the system",
+        "flask-hello",
+        _is_user,
+        shown=True,
+    ),
     "entrypoint": Rule("module:callable", "hello.web:app", _matches(_ENTRYPOINT), shown=True),
-    "python": Rule("a version of Python 3, the name of its executable or an absolute path", '"3.12"', _is_python,
-                   shown=True),
+    "python": Rule(
+        "a version of Python 3, the name of its executable or an absolute path", '"3.12"', _is_python, shown=True
+    ),
     "requirements": _FOLDER._replace(example="requirements/production.txt"),
-    "extra_packages": Rule("a requirement specifier that begins with a letter or digit and carries no credentials",
-                           "pymysql", _is_requirement),
-    "system_packages": Rule("a list of package names, or a dictionary of such lists by OS family (Debian, RedHat)",
-                            "{Debian: [libpq5], RedHat: [libpq]}", _is_system_packages),
+    "extra_packages": Rule(
+        "a requirement specifier that begins with a letter or digit and carries no credentials",
+        "pymysql",
+        _is_requirement,
+    ),
+    "system_packages": Rule(
+        "a list of package names, or a dictionary of such lists by OS family (Debian, RedHat)",
+        "{Debian: [libpq5], RedHat: [libpq]}",
+        _is_system_packages,
+    ),
     "build_commands": _COMMAND._replace(example="flask translate compile"),
     "release_commands": _COMMAND,
     "env": Rule("a dictionary", '{GREETING: "hello"}'),
@@ -195,8 +229,9 @@ APP_RULES = {
     "processes.instances": _number(1, 64, "2"),
     "schedules": Rule("a dictionary", "{cleanup: {command: flask cleanup, on_calendar: daily}}"),
     "schedules.command": _COMMAND._replace(example="flask cleanup"),
-    "schedules.on_calendar": Rule("a calendar event (systemd.time(7))", "daily",
-                                  _matches(r"[A-Za-z0-9*][A-Za-z0-9 *:,./~_+-]*"), shown=True),
+    "schedules.on_calendar": Rule(
+        "a calendar event (systemd.time(7))", "daily", _matches(r"[A-Za-z0-9*][A-Za-z0-9 *:,./~_+-]*"), shown=True
+    ),
     "server": Rule("a dictionary", "{workers: 4}"),
     "server.workers": Rule("`auto` or a number from 1 to 1024", "4", _is_workers, shown=True),
     "server.threads": _number(1, 1024, "4"),
@@ -204,27 +239,40 @@ APP_RULES = {
     "server.max_requests": _number(0, 10**9, "1000"),
     "health_path": Rule("a path that begins with / and has no spaces", "/health", _matches(r"/[!-~]*")),
     "health_timeout": _SECONDS,
-    "health_status": Rule("a status code such as 204, or a class of them from 1xx to 5xx", "2xx", _is_health_status,
-                          shown=True),
+    "health_status": Rule(
+        "a status code such as 204, or a class of them from 1xx to 5xx", "2xx", _is_health_status, shown=True
+    ),
     "settle": Rule("a number of seconds from 0 to 3600", "5", _within(0, 3600), shown=True),
     "static": Rule("a dictionary", "{url: /static, path: app/static}"),
     "static.url": Rule("a path that begins with /", "/static", _matches(r"(?:/[A-Za-z0-9._~-]+)+/?"), shown=True),
     "static.path": _FOLDER._replace(example="app/static"),
-    "static.expires": Rule("a time of nginx, `max`, `off` or `epoch`", "1h",
-                           _matches(r"[0-9]{1,9}(?:ms|[smhdwMy])?|max|off|epoch"), shown=True),
+    "static.expires": Rule(
+        "a time of nginx, `max`, `off` or `epoch`",
+        "1h",
+        _matches(r"[0-9]{1,9}(?:ms|[smhdwMy])?|max|off|epoch"),
+        shown=True,
+    ),
     "tls": Rule("a dictionary", "{mode: self_signed}"),
     "tls.certificate": _DIRECTORY._replace(example="/etc/ssl/hello.pem"),
     "tls.certificate_key": _DIRECTORY._replace(example="/etc/ssl/private/hello.key", shown=False),
     "tls.hsts_max_age": _number(0, 10**9, "31536000"),
     "limits": Rule("a dictionary", "{memory_max: 512M}"),
-    "limits.memory_max": Rule("a size with its unit K, M, G or T, or a percentage", "512M",
-                              _matches(r"[1-9][0-9]{0,9}[KMGT]|[1-9][0-9]?%|100%"), shown=True),
+    "limits.memory_max": Rule(
+        "a size with its unit K, M, G or T, or a percentage",
+        "512M",
+        _matches(r"[1-9][0-9]{0,9}[KMGT]|[1-9][0-9]?%|100%"),
+        shown=True,
+    ),
     "limits.cpu_quota": Rule("a percentage of one processor", "150%", _matches(r"[1-9][0-9]{0,5}%"), shown=True),
     "limits.tasks_max": _number(1, 10**7, "64"),
     "sandbox": Rule("a dictionary", "{network: false}"),
     "database": Rule("a dictionary", "{engine: postgresql}"),
-    "database.name": Rule("a lower-case letter and up to 30 lower-case letters, digits or underscores", "hello",
-                          _matches(r"[a-z][a-z0-9_]{0,30}"), shown=True),
+    "database.name": Rule(
+        "a lower-case letter and up to 30 lower-case letters, digits or underscores",
+        "hello",
+        _matches(r"[a-z][a-z0-9_]{0,30}"),
+        shown=True,
+    ),
     "database.variable": _VARIABLE,
     "cache": Rule("a dictionary", "{engine: valkey}"),
     "cache.variable": _VARIABLE._replace(example="REDIS_URL"),
@@ -232,8 +280,10 @@ APP_RULES = {
 }
 
 ROLE_RULES = {
-    "flask_apps": Rule("a list of dictionaries", "{name: hello, domain: hello.example.org, "
-                       "repository: https://git.example.org/hello.git}"),
+    "flask_apps": Rule(
+        "a list of dictionaries",
+        "{name: hello, domain: hello.example.org, repository: https://git.example.org/hello.git}",
+    ),
     "flask_app_defaults": Rule("a dictionary of keys of an app", "{keep_releases: 5}"),
     "flask_app_overrides": Rule("a dictionary by name of app", "{hello: {version: v2}}"),
     "flask_app_only": Rule("the name of an app", "hello", shown=True),
@@ -241,8 +291,11 @@ ROLE_RULES = {
     "flask_app_root": _DIRECTORY._replace(example="/opt/flask_apps"),
     "flask_app_data_root": _DIRECTORY._replace(example="/var/lib/flask_apps"),
     "flask_app_runtime_root": _DIRECTORY._replace(example="/run/flask_apps"),
-    "flask_app_index_url": Rule("an http or https URL without credentials, which the host's pip configuration can hold",
-                                "https://packages.example.org/simple", _matches(_INDEX_URL)),
+    "flask_app_index_url": Rule(
+        "an http or https URL without credentials, which the host's pip configuration can hold",
+        "https://packages.example.org/simple",
+        _matches(_INDEX_URL),
+    ),
     "flask_app_ca_file": _DIRECTORY._replace(example="/etc/ssl/certs/example.pem"),
     "flask_app_build_jobs": _number(0, 256, "4"),
     "flask_app_proxy_user": Rule("the name of an account", "www-data", _matches(_ACCOUNT), shown=True),
@@ -288,4 +341,4 @@ def without_credentials(repository: str) -> str:
     if match is None:
         return repository
     name = match["userinfo"].partition(":")[0] if match["scheme"] == "ssh" else ""
-    return f"{match['scheme']}://{name}{'@' if name else ''}{repository[match.end():]}"
+    return f"{match['scheme']}://{name}{'@' if name else ''}{repository[match.end() :]}"

@@ -2,12 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The roles' argument specifications as the one schema of their variables, and the judgement of values by it."""
+
 from __future__ import annotations
 
 import difflib
 import json
 import re
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,7 +56,7 @@ class Option(NamedTuple):
         return {name: option.filled(value.get(name, option.default)) for name, option in self.options.items()}
 
 
-@lru_cache(maxsize=None)
+@cache
 def role_options(role: str) -> dict[str, Option]:
     """Read the options of a role's main entry point, by variable name. Those of an app are below `flask_apps`.
 
@@ -86,6 +87,7 @@ def _option(key, spec, known_rules, shape):
                 return entry
             entry = f"{{{entry}}}"
             return shape(f"{{nightly: {entry}}}" if key in _NAMED else f"[{entry}]" if kind == "list" else entry)
+
         return around
 
     return Option(
@@ -201,8 +203,12 @@ class Judge:
         good = {}
         for position, (name, value) in enumerate(given.items(), 1):
             if not isinstance(name, str) or not rules.is_process_name(name):
-                self.refuse(place, key, f"must have names that are {rules.PROCESS_NAME_WORDS}, which number {position} "
-                            "is not", option.example)
+                self.refuse(
+                    place,
+                    key,
+                    f"must have names that are {rules.PROCESS_NAME_WORDS}, which number {position} is not",
+                    option.example,
+                )
                 continue
             value = {"command": value} if isinstance(value, str) else value
             if not isinstance(value, dict):
@@ -223,8 +229,13 @@ class Judge:
         good = {}
         for position, (name, value) in enumerate(given.items(), 1):
             if not isinstance(name, str) or not rules.ENVIRONMENT_NAME.fullmatch(name):
-                self.refuse(place, key, "must have names of letters, digits and underscores that do not begin with a "
-                            f"digit, which number {position} is not", option.example)
+                self.refuse(
+                    place,
+                    key,
+                    "must have names of letters, digits and underscores that do not begin with a "
+                    f"digit, which number {position} is not",
+                    option.example,
+                )
                 continue
             problem = rules.environment_problem(name, value)
             if problem:

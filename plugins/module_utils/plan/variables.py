@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The roles' variables as an action plugin meets them, made plain data."""
+
 from __future__ import annotations
 
 import difflib
@@ -32,7 +33,8 @@ def plain_variables(templar: Any, loader: Any, task_vars: dict[str, Any]) -> dic
     for name in ("flask_app_template_paths", "nginx_site_template_paths"):
         if isinstance(variables.get(name), list):
             variables[name] = [
-                str(Path(loader.get_basedir(), path)) if isinstance(path, str) else path for path in variables[name]]
+                str(Path(loader.get_basedir(), path)) if isinstance(path, str) else path for path in variables[name]
+            ]
     return variables
 
 

@@ -15,7 +15,9 @@ BRANCHES = {"hello": "master", "hello2": "version2"}
 
 def head(branch):
     """The commit of a branch, as the server of the test repositories says."""
-    answer = subprocess.run(["git", "ls-remote", "git://10.89.77.1/hello.git", branch], capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        ["git", "ls-remote", "git://10.89.77.1/hello.git", branch], capture_output=True, text=True, check=True
+    )
     return answer.stdout.split()[0]
 
 
@@ -57,7 +59,11 @@ def test_code_is_read_only_to_the_app(machine, app):
 @pytest.mark.parametrize("app", APPS)
 def test_apps_cannot_see_each_other(machine, app):
     other = {"hello": "hello2", "hello2": "hello"}[app]
-    for path in (f"/opt/flask_apps/{other}/releases", f"/opt/flask_apps/{other}/repo.git", f"/var/lib/flask_apps/{other}"):
+    for path in (
+        f"/opt/flask_apps/{other}/releases",
+        f"/opt/flask_apps/{other}/repo.git",
+        f"/var/lib/flask_apps/{other}",
+    ):
         assert machine.host.run(f"runuser -u flask-{app} -- ls {path}").rc != 0
 
 
@@ -73,7 +79,9 @@ def test_secrets_are_roots_alone(machine):
     assert (environment.user, environment.mode) == ("root", 0o600)
     assert machine.host.run("runuser -u flask-hello2 -- cat " + environment.path).rc != 0
     assert "c4n4ry" not in machine.output("journalctl --no-pager --output=cat")
-    found = machine.output("grep -rl c4n4ry /opt/flask_apps /etc /var/lib/flaskfleet /var/log 2>/dev/null || true").split()
+    found = machine.output(
+        "grep -rl c4n4ry /opt/flask_apps /etc /var/lib/flaskfleet /var/log 2>/dev/null || true"
+    ).split()
     assert all(path.endswith("/environment") for path in found), found
 
 
