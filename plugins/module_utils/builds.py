@@ -146,7 +146,7 @@ class Builder:
         return True
 
     def _resolve(self, git, repo, version):
-        """The commit of a branch, tag or (short) commit, by the host's own look; HEAD is the remote's default branch."""
+        """The commit of a branch, tag or (short) commit, as the host sees it; HEAD is the remote's default branch."""
         if version == "HEAD":
             answer = self._as_fetcher([*git, "ls-remote", "origin", "HEAD"], repo)
             return answer.split()[0]

@@ -346,7 +346,7 @@ class App:
 
 
 def stamp_path(build):
-    """Where a build's stamp is: written last, it marks a complete build. Beside it, out of reach of the app's own files."""
+    """Where the stamp of a build is. Written last, it marks a whole build; no file of the app can pass for it."""
     return f"{build}.json"
 
 

@@ -68,7 +68,7 @@ apps:
       built: true
 errors:
   description:
-    - Builds that failed, each with C(app), C(step), C(message), the last lines of C(output), and all of this as C(text).
+    - Builds that failed, each with C(app), C(step), C(message), the last lines of C(output), and all of it as C(text).
   returned: always
   type: list
   elements: dict

@@ -10,10 +10,9 @@ module: package_info
 short_description: Say which OS packages a host lacks
 version_added: 0.1.0
 description:
-  - Returns those of the named packages that are not installed, in a tenth of the time that the package manager takes for
-    finding out that there is nothing to do.
-  - So a role can leave the package manager alone when nothing is missing, and have it refresh its lists when something is.
-    Fresh machines and images come without lists, or with old ones.
+  - Returns those of the named packages that are not installed, from the package data base alone.
+  - So a role can leave the package manager alone when nothing is missing, which is slow to find that out, and have it
+    refresh its lists when something is. Fresh machines and images come without lists, or with old ones.
   - What is no plain package name (a group, a capability, a name with a version) counts as missing. The package manager
     then decides.
 author:

@@ -15,7 +15,7 @@ from jinja2 import TemplateSyntaxError
 
 
 class TemplateError(Exception):
-    """A template is missing or can't be rendered; the text says which line and why, and for a sensitive file no value."""
+    """A template is missing or can't be rendered; the text says where and why, and for a sensitive file no value."""
 
 
 class Renderer:

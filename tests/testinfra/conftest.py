@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, flaskfleet.deploy contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the checks of all scenarios share. They run against each test host; a failing one shows the services' journal."""
+"""What the checks of all scenarios share. They run on each test host; a failing one shows the services' journal."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Machine:
         return self.host.check_output(command)
 
     def get(self, domain, path="/"):
-        """(HTTP status, body) of a page, asked from outside; status 0 when the connection was closed without an answer."""
+        """(HTTP status, body) of a page, asked from outside; status 0 when the connection was closed unanswered."""
         url = f"http://{domain}{path}"
         command = ["curl", "--silent", "--max-time", "20", "--resolve", f"{domain}:80:{self.address}"]
         result = subprocess.run(

@@ -449,7 +449,8 @@ OF_ALL = {
         [
             "`flask_app_installer` must be one of uv, pip, not 'pipx'; for example `flask_app_installer: uv`",
             f"flask_apps[0] (hello): `path` must be {FOLDER}, not '..'; for example `path: src/web`",
-            "flask_apps[0] (hello): `keep_releases` must be a number from 1 to 100, not 0; for example `keep_releases: 3`",
+            "flask_apps[0] (hello): `keep_releases` must be a number from 1 to 100, not 0; "
+            "for example `keep_releases: 3`",
             'flask_apps[1] (other): `env.A` must be a string or a whole number: quote it, as in `A: "..."`',
         ],
     ),
@@ -524,8 +525,8 @@ OF_ALL = {
     "index with credentials": (
         {"flask_app_index_url": f"https://me:{CANARY}@pkg.test/simple"},
         [
-            "`flask_app_index_url` must be an http or https URL without credentials, which the host's pip configuration "
-            "can hold; for example `flask_app_index_url: https://packages.example.org/simple`"
+            "`flask_app_index_url` must be an http or https URL without credentials, which the host's pip "
+            "configuration can hold; for example `flask_app_index_url: https://packages.example.org/simple`"
         ],
     ),
     "app as the web server": (

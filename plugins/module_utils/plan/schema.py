@@ -153,10 +153,9 @@ class Judge:
         value = self._typed(place, key, option, option.type, value)
         if len(self.errors) == before and value != option.default:
             value = self._content(place, key, option, value)
-        if len(self.errors) == before and option.key in rules.UNSUPPORTED:
-            if option.filled(value) != option.filled(option.default):
-                coming = rules.UNSUPPORTED[option.key]
-                self.refuse(place, key, f"is not supported yet, it comes with {coming}; leave it out")
+        coming = rules.UNSUPPORTED.get(option.key)
+        if len(self.errors) == before and coming and option.filled(value) != option.filled(option.default):
+            self.refuse(place, key, f"is not supported yet, it comes with {coming}; leave it out")
         return value
 
     def _typed(self, place, key, option, kind, value):

@@ -98,6 +98,6 @@ def test_dependencies_are_locked(machine):
 
 
 def test_nothing_is_left_behind(machine):
-    leftovers = "find /opt/flask_apps /etc/nginx /etc/systemd/system /var/lib/flaskfleet -name '*.new' -o -name '*.pending' -o -name '*.tmp'"
-    assert machine.output(leftovers) == ""
+    folders = "/opt/flask_apps /etc/nginx /etc/systemd/system /var/lib/flaskfleet"
+    assert machine.output(f"find {folders} -name '*.new' -o -name '*.pending' -o -name '*.tmp'") == ""
     assert machine.output("systemctl list-units --failed --no-legend 'flask-*' 'nginx*'") == ""
