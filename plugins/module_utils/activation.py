@@ -160,9 +160,9 @@ class Activation:
             self.host.switch(self.release)
         except BaseException as error:
             if self.host.live() != self.release:
-                self.host.stop(self.release)
                 reason = str(error) or type(error).__name__
                 self.host.set_mark(self.release, "failed", reason=reason, journal=getattr(error, "journal", []))
+                self.host.stop(self.release)
             raise
         self.host.start_settling(self.release)
         return time.monotonic() - started

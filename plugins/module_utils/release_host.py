@@ -29,6 +29,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 PROGRAM = "/usr/local/sbin/flask-app"
@@ -126,10 +127,14 @@ def unit_states(units, properties=("ActiveState", "SubState", "Result", "NRestar
     return states
 
 
-def journal(unit, lines=20):
-    """The last lines that a unit wrote or that systemd wrote about it."""
+def journal(unit, lines=80):
+    """The last lines that a unit wrote or that systemd wrote about it, without those that only underline code.
+
+    So many because gunicorn ends with long tracebacks of its own, behind the one that matters.
+    """
     command = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--lines={lines}", f"--unit={unit}"]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout.splitlines()
+    output = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout
+    return [line for line in output.splitlines() if line.strip(" ~^")]
 
 
 # --- health ----------------------------------------------------------------------------------------------------------
@@ -270,16 +275,30 @@ class App:
         """Probe a started release until it answers as it must, or can't any more. Raises Unhealthy."""
         path = self.socket_path(name)
         deadline = time.monotonic() + health["timeout"]
-        pause = 0.02
-        while True:
+        problems = []
+
+        def ask():
             try:
-                return probe(path, health, limit=max(deadline - time.monotonic(), 0.1))
+                probe(path, health, max(deadline - time.monotonic(), 0.1))
             except Unhealthy as problem:
+                problems.append(problem)
+
+        while True:
+            problems.clear()
+            # A probe may wait for long, since systemd holds the socket open even when the process is gone. So the
+            # process is looked at meanwhile.
+            question = threading.Thread(target=ask, daemon=True)
+            question.start()
+            question.join(0.2)
+            while question.is_alive():
                 self.check(name)
-                if time.monotonic() + pause > deadline:
-                    raise Unhealthy(f"{problem}, for {health['timeout']} s") from problem
-            time.sleep(pause)
-            pause = min(pause * 1.5, 0.5)
+                question.join(0.2)
+            if not problems:
+                return
+            self.check(name)
+            if time.monotonic() > deadline - 0.1:
+                raise Unhealthy(f"{problems[0]}, for {health['timeout']} s")
+            time.sleep(0.05)
 
     def switch(self, name):
         """Give a release the traffic: the one commit point of a deployment.
@@ -420,16 +439,22 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(prog="flask-app", description="Releases of the Flask apps on this host.")
     parser.add_argument("--root", default="/opt/flask_apps", help="where the apps are (default: %(default)s)")
     commands = parser.add_subparsers(dest="command", required=True)
-    for command, description in (("live", "start the live release of an app"), ("settle", "watch a new live release")):
+    for command, description in (
+        ("live", "start the live release of an app"),
+        ("settle", "watch a new live release"),
+        ("drain", "wait until nobody is connected to a release"),
+    ):
         subparser = commands.add_parser(command, help=description)
         subparser.add_argument("app")
-        if command == "settle":
+        if command != "live":
             subparser.add_argument("release")
-    subparser = commands.add_parser("drain", help="wait until nobody is connected to a socket")
-    subparser.add_argument("socket")
     options = parser.parse_args(arguments)
     if options.command == "drain":
-        drain(options.socket)
+        app = App(options.root, options.app)
+        # systemd calls this also after the main process has died. Then only the restart that comes next can answer
+        # those who wait. A release that failed is not waited for either: it may never answer.
+        if "MAINPID" in os.environ and not app.failed(options.release):
+            drain(app.socket_path(options.release))
     elif options.command == "live":
         start_live(App(options.root, options.app))
     else:

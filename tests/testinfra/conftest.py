@@ -71,6 +71,7 @@ class Machine:
 
 ENVIRONMENT = {
     **os.environ,
+    "ANSIBLE_FORCE_COLOR": "false",
     "ANSIBLE_CONFIG": str(PROJECT / "tests" / "ansible.cfg"),
     "ANSIBLE_COLLECTIONS_PATH": str(PROJECT / ".cache" / "collections"),
 }

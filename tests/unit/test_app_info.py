@@ -1,0 +1,69 @@
+# Copyright: (c) 2026, flaskfleet.deploy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What app_info tells of an app, with a real server on its socket."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.flaskfleet.deploy.plugins.modules import app_info
+
+NOTHING = dict.fromkeys(("release", "commit", "subject", "state", "since", "url", "status"))
+
+
+@pytest.fixture
+def live(app, monkeypatch, serve):
+    """The app with a live release, served with a status."""
+
+    def make(status):
+        app.add("one", live=True, state="settling", since=5.0)
+        path = Path(app.releases_directory, "one", "release.json")
+        told = {"release": "one", "commit": "c" * 40, "subject": "A subject", "url": "http://hello.test/"}
+        path.write_text(json.dumps({**app.release("one"), **told}))
+        server = serve(status) if status else None
+        monkeypatch.setattr(type(app), "socket_path", lambda self, name: server.path if server else "/nowhere")
+        return {**told, "app": "hello", "state": "settling", "since": 5.0}
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "status, state",
+    [
+        (200, {"status": 200, "healthy": True, "problem": None}),
+        (500, {"status": None, "healthy": False, "problem": "/health answered 500, expected 2xx, 3xx"}),
+        (None, {"status": None, "healthy": False, "problem": "no answer to /health: FileNotFoundError"}),
+    ],
+)
+def test_describe(app, live, status, state):
+    told = live(status)
+    assert app_info.describe(app) == {**told, **state}
+
+
+def test_an_app_without_a_release(app):
+    expected = {"app": "hello", **NOTHING, "healthy": False, "problem": "no release has had the traffic yet"}
+    assert app_info.describe(app) == expected
+
+
+@pytest.mark.parametrize(
+    "names, expected",
+    [([], ["hello", "zoo"]), (["zoo"], ["zoo"]), (["zoo", "hello", "x"], ["hello", "zoo"]), (["x"], [])],
+)
+def test_the_apps_of_a_host(app, capsys, names, expected):
+    for name in ("zoo/releases", ".tools/uv", "zoo.txt/other"):
+        Path(app.root, name).mkdir(parents=True)
+    with patch_module_args({"root": app.root, "names": names}), pytest.raises(SystemExit):
+        app_info.main()
+    result = json.loads(capsys.readouterr().out)
+    assert [entry["app"] for entry in result["apps"]] == expected
+    assert result["changed"] is False
+
+
+def test_a_host_without_apps(tmp_path, capsys):
+    with patch_module_args({"root": str(tmp_path / "nowhere")}), pytest.raises(SystemExit):
+        app_info.main()
+    assert json.loads(capsys.readouterr().out)["apps"] == []

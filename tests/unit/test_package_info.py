@@ -1,0 +1,134 @@
+# Copyright: (c) 2026, flaskfleet.deploy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which packages a host lacks, from data bases in the shape of dpkg's and rpm's."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.flaskfleet.deploy.plugins.modules import package_info
+
+STATUS = """\
+Package: nginx
+Status: install ok installed
+Priority: optional
+Description: small, powerful web server
+ Package: not-a-package
+ Status: install ok installed
+Version: 1.26
+
+Package: held
+Status: hold ok installed
+Version: 1
+
+Package: removed
+Status: deinstall ok config-files
+Version: 1
+
+Package: purged
+Status: purge ok not-installed
+
+Package: half
+Status: install ok half-installed
+Version: 1
+
+Package: broken
+Status: install reinstreq half-configured
+Version: 1
+
+Package: unpacked
+Status: install ok unpacked
+Version: 1
+
+Package: libc6
+Status: install ok installed
+Architecture: amd64
+Multi-Arch: same
+
+Package: last
+Status: install ok installed
+"""
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the module; returns its result."""
+
+    def run(*names):
+        with patch_module_args({"names": list(names)}), pytest.raises(SystemExit):
+            package_info.main()
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+@pytest.fixture
+def dpkg(tmp_path, monkeypatch):
+    (tmp_path / "status").write_text(STATUS)
+    monkeypatch.setattr(package_info, "DPKG_STATUS", str(tmp_path / "status"))
+
+
+@pytest.mark.parametrize(
+    "name, missing",
+    [
+        ("nginx", False),
+        ("held", False),
+        ("libc6", False),
+        ("last", False),
+        ("removed", True),
+        ("purged", True),
+        ("half", True),
+        ("broken", True),
+        ("unpacked", True),
+        ("never-heard-of", True),
+        ("not-a-package", True),
+        ("ngin", True),
+        ("nginx=1.26", True),
+        ("n.inx", True),
+    ],
+)
+def test_dpkg(dpkg, run, name, missing):
+    assert run(name)["missing"] == ([name] if missing else [])
+
+
+def test_the_order_stays(dpkg, run):
+    result = run("zsh", "nginx", "ack")
+    assert (result["missing"], result["changed"]) == (["zsh", "ack"], False)
+    assert run()["missing"] == []
+
+
+RPM = """#!/bin/sh
+while [ "$1" != -- ]; do shift; done; shift
+status=0
+for name; do
+    case $name in
+        nginx | git) echo "$name" ;;
+        *) echo "package $name is not installed"; status=1 ;;
+    esac
+done
+exit $status
+"""
+
+
+def test_rpm(tmp_path, monkeypatch, run):
+    monkeypatch.setattr(package_info, "DPKG_STATUS", str(tmp_path / "no such file"))
+    (tmp_path / "rpm").write_text(RPM)
+    (tmp_path / "rpm").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert run("nginx", "@web", "git", "package")["missing"] == ["@web", "package"]
+
+
+def test_this_machine(run):
+    """What dpkg itself says, where it is the package manager."""
+    try:
+        command = ["dpkg-query", "--show", "--showformat=${Essential} ${db:Status-Status} ${Package}\n"]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except FileNotFoundError:
+        pytest.skip("no dpkg")
+    packages = [line.split()[-1] for line in output.splitlines() if line.startswith("no installed ")]
+    assert len(packages) > 10
+    assert run(*packages, "never-heard-of")["missing"] == ["never-heard-of"]

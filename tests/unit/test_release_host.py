@@ -1,0 +1,652 @@
+# Copyright: (c) 2026, flaskfleet.deploy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a host does with releases. Files, locks and sockets are real; systemd is not."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from ansible_collections.flaskfleet.deploy.plugins.module_utils import release_host
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import LockTimeout, Unhealthy
+from conftest import HEALTH
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+@pytest.mark.parametrize("umask", [0o077, 0o000])
+def test_write_file(tmp_path, mode, umask):
+    path = tmp_path / "file"
+    before = os.umask(umask)
+    try:
+        release_host.write_file(str(path), "first\n", mode)
+        release_host.write_file(str(path), "zweite ä\n", mode)
+    finally:
+        os.umask(before)
+    assert path.read_text(encoding="utf-8") == "zweite ä\n"
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_write_file_does_not_follow_what_was_left_behind(tmp_path):
+    other = tmp_path / "other"
+    other.write_text("other")
+    (tmp_path / "file.new").symlink_to(other)
+    release_host.write_file(str(tmp_path / "file"), "secret", 0o600)
+    assert other.read_text() == "other"
+    assert not (tmp_path / "file").is_symlink()
+
+
+def test_write_file_keeps_the_old_content_when_it_is_interrupted(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    release_host.write_file(str(path), "old")
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError("disk")))
+    with pytest.raises(OSError, match="disk"):
+        release_host.write_file(str(path), "new")
+    assert path.read_text() == "old"
+
+
+def test_read_json(tmp_path):
+    (tmp_path / "file").write_text('{"a": 1}')
+    assert release_host.read_json(str(tmp_path / "file")) == {"a": 1}
+    assert release_host.read_json(str(tmp_path / "missing")) is None
+
+
+# --- the lock --------------------------------------------------------------------------------------------------------
+
+HOLDER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import release_host
+with release_host.lock(sys.argv[2]):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the lock of tmp_path until it reads a line."""
+    command = [sys.executable, "-c", HOLDER, os.path.dirname(release_host.__file__), str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_lock_times_out_while_another_process_holds_it(tmp_path, holder):
+    started = time.monotonic()
+    with (
+        pytest.raises(LockTimeout, match="another run has been working on the apps of this host for 0 s"),
+        release_host.lock(str(tmp_path), wait=0.15),
+    ):
+        raise AssertionError("two hold the lock")
+    assert 0.15 < time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("end", ["release", "kill"])
+def test_lock_waits_until_the_other_process_lets_go(tmp_path, holder, end):
+    def let_go():
+        if end == "kill":
+            holder.send_signal(signal.SIGKILL)
+        else:
+            holder.stdin.write("\n")
+            holder.stdin.flush()
+
+    timer = threading.Timer(0.2, let_go)
+    started = time.monotonic()
+    timer.start()
+    with release_host.lock(str(tmp_path), wait=5):
+        assert 0.2 <= time.monotonic() - started < 2
+    with release_host.lock(str(tmp_path), wait=0):
+        pass
+
+
+def test_lock_is_not_inherited_by_commands(tmp_path):
+    with release_host.lock(str(tmp_path)):
+        child = subprocess.Popen(["sleep", "10"], close_fds=False)
+    with release_host.lock(str(tmp_path), wait=0):
+        child.kill()
+    child.wait()
+
+
+# --- health ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "status, accepted, expected",
+    [
+        (200, ["2xx", "3xx"], True),
+        (302, ["2xx", "3xx"], True),
+        (500, ["2xx", "3xx"], False),
+        (404, [404], True),
+        (404, ["2xx", 404], True),
+        (405, [404], False),
+        (200, [204], False),
+        (200, [], False),
+    ],
+)
+def test_acceptable(status, accepted, expected):
+    assert release_host.acceptable(status, accepted) is expected
+
+
+def test_probe_asks_as_the_proxy_does(serve):
+    server = serve(204)
+    assert release_host.probe(server.path, HEALTH) == 204
+    request, *headers = server.requests[0].split("\r\n")
+    assert request == "GET /health HTTP/1.1"
+    assert {"Host: hello.test", "X-Forwarded-Proto: http", "Connection: close"} <= set(headers)
+
+
+@pytest.mark.parametrize(
+    "answer, problem",
+    [
+        pytest.param(500, "/health answered 500, expected 2xx, 3xx", id="500"),
+        pytest.param(404, "/health answered 404, expected 2xx, 3xx", id="404"),
+        pytest.param(None, "no answer to /health within 0 s", id="no answer"),
+        pytest.param(b"", "no answer to /health: RemoteDisconnected", id="closed"),
+        pytest.param(b"garbage\r\n\r\n", "no answer to /health: BadStatusLine", id="garbage"),
+        pytest.param(b"\xff" * 99, "no answer to /health: BadStatusLine", id="bytes"),
+        pytest.param(b"HTTP/1.1 200 " + b"x" * 70000, "no answer to /health: LineTooLong", id="endless line"),
+    ],
+)
+def test_probe_of_a_sick_server(serve, answer, problem):
+    with pytest.raises(Unhealthy) as caught:
+        release_host.probe(serve(answer).path, HEALTH, limit=0.2)
+    assert str(caught.value) == problem
+
+
+def test_probe_follows_no_redirect(serve):
+    server = serve(b"HTTP/1.1 302 Found\r\nLocation: http://elsewhere.test/\r\n\r\n")
+    assert release_host.probe(server.path, HEALTH) == 302
+    assert len(server.requests) == 1
+
+
+def test_probe_of_a_socket_where_nobody_accepts(short_path):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(short_path / "web.sock"))
+        listener.listen()
+        with pytest.raises(Unhealthy, match="^no answer to /health within 0 s$"):
+            release_host.probe(str(short_path / "web.sock"), HEALTH, limit=0.1)
+
+
+@pytest.mark.parametrize("kind, problem", [("missing", "FileNotFoundError"), ("stale", "ConnectionRefusedError")])
+def test_probe_of_a_socket_where_nobody_listens(short_path, kind, problem):
+    path = str(short_path / "web.sock")
+    if kind == "stale":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+    with pytest.raises(Unhealthy, match=f"^no answer to /health: {problem}$"):
+        release_host.probe(path, HEALTH)
+
+
+# --- connections -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def listener(short_path):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(short_path / "web.sock"))
+        listener.listen()
+        with open("/proc/1/net/unix", encoding="utf-8") as stream:
+            if listener.getsockname() not in stream.read():
+                pytest.skip("PID 1 is in another network namespace")
+        yield listener
+
+
+def connect(listener):
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(listener.getsockname())
+    return client
+
+
+def test_connections_counts_neither_the_listener_nor_other_sockets(listener, serve):
+    path = listener.getsockname()
+    other = serve(None, "web.sock2")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(other.path)
+        assert release_host.connections(path) == 0
+
+
+def test_connections_counts_those_not_yet_accepted_too(listener):
+    path = listener.getsockname()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(connect(listener))
+        stack.enter_context(connect(listener))
+        assert release_host.connections(path) == 2
+        with listener.accept()[0], listener.accept()[0]:
+            assert release_host.connections(path) == 2
+        assert release_host.connections(path) == 0
+
+
+def test_drain_waits_for_the_last_connection(listener):
+    with connect(listener), listener.accept()[0] as connection:
+        started = time.monotonic()
+        threading.Timer(0.25, connection.close).start()
+        release_host.drain(listener.getsockname(), limit=5)
+        assert 0.25 <= time.monotonic() - started < 2
+
+
+def test_drain_gives_up(listener):
+    with connect(listener):
+        started = time.monotonic()
+        release_host.drain(listener.getsockname(), limit=0.2)
+        assert 0.2 <= time.monotonic() - started < 2
+
+
+# --- releases --------------------------------------------------------------------------------------------------------
+
+
+def test_live(app):
+    assert app.live() is None
+    app.add("one", live=True)
+    assert app.live() == "one"
+
+
+def test_releases_are_the_complete_ones_in_the_order_of_their_making(app):
+    assert app.releases() == []
+    app.add("b", created=2.5)
+    app.add("c", created=1)
+    app.add("a", created=11)
+    Path(app.releases_directory, "half").mkdir()
+    assert app.releases() == ["c", "b", "a"]
+
+
+def test_no_releases_of_an_app_that_is_not_there(tmp_path):
+    assert release_host.App(str(tmp_path), "hello").releases() == []
+
+
+def test_marks(app, clock):
+    assert app.mark("one") == {} and not app.failed("one")
+    app.set_mark("one", "settling", previous="zero")
+    clock.sleep(5)
+    app.set_mark("one", "failed", reason="it died")
+    assert app.mark("one") == {"state": "failed", "at": 1005.0, "previous": "zero", "reason": "it died"}
+    assert app.failed("one")
+
+
+def test_switch(app):
+    app.add("one", live=True)
+    app.add("two")
+    app.switch("two")
+    assert os.readlink(app.current) == "releases/two"
+    assert not os.path.lexists(f"{app.current}.new")
+
+
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_switch_with_what_a_killed_run_left(app, kind):
+    app.add("one", live=True)
+    app.add("two")
+    if kind == "link":
+        os.symlink("releases/nowhere", f"{app.current}.new")
+    else:
+        Path(f"{app.current}.new").write_text("")
+    app.switch("two")
+    assert app.live() == "two"
+
+
+def test_switch_that_is_interrupted_changes_nothing(app, monkeypatch):
+    app.add("one", live=True)
+    monkeypatch.setattr(os, "replace", lambda old, new: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        app.switch("two")
+    assert app.live() == "one"
+
+
+def test_switch_leaves_no_moment_without_a_live_release(app):
+    app.add("one", live=True)
+    app.add("two")
+    done = threading.Event()
+    seen = []
+
+    def watch():
+        while not done.is_set():
+            seen.append(app.live())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _turn in range(200):
+        app.switch("two")
+        app.switch("one")
+    done.set()
+    watcher.join()
+    assert set(seen) == {"one", "two"}
+
+
+@pytest.mark.parametrize(
+    "releases, keep, never, kept",
+    [
+        pytest.param("a b c d e", 3, "", "c d e", id="the newest good ones stay"),
+        pytest.param("a b", 3, "", "a b", id="fewer than are kept"),
+        pytest.param("a b c d e", 2, "a", "a d e", id="the live, the previous or a running one stays"),
+        pytest.param("a b-failed c d", 2, "", "c d", id="a failed one behind them goes"),
+        pytest.param("a b c-failed d", 2, "", "b c-failed d", id="a failed one among them stays as evidence"),
+        pytest.param(
+            "a b c-failed d-failed", 2, "", "a b c-failed d-failed", id="failed ones do not push out good ones"
+        ),
+        pytest.param("a-failed b-failed", 1, "", "a-failed b-failed", id="without a good one nothing goes"),
+    ],
+)
+def test_prune(app, releases, keep, never, kept):
+    for created, name in enumerate(releases.split()):
+        app.add(name, created, state="failed" if name.endswith("-failed") else "settled")
+    app.prune(keep, set(never.split()))
+    assert app.releases() == kept.split()
+    assert sorted(os.listdir(app.releases_directory)) == kept.split()
+    assert sorted(os.listdir(app.marks_directory)) == [f"{name}.json" for name in kept.split()]
+
+
+def test_prune_removes_the_builds_that_nobody_uses_any_more(app):
+    for created, (name, build) in enumerate([("a", "old"), ("b", "shared"), ("c", "shared"), ("d", "new")]):
+        app.add(name, created, build)
+    app.prune(2, set())
+    assert app.releases() == ["c", "d"]
+    assert sorted(os.listdir(app.builds_directory)) == ["new", "new.json", "shared", "shared.json"]
+
+
+def test_a_removal_that_is_killed_leaves_nothing_that_looks_like_a_release(app, monkeypatch):
+    app.add("one")
+    monkeypatch.setattr(release_host.shutil, "rmtree", lambda path, **options: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        app.remove_release("one")
+    assert os.listdir(app.releases_directory) == ["one"] and app.releases() == []
+
+
+def test_remove_build_takes_its_stamp_first(app, monkeypatch):
+    app.add("one", build="b")
+    build = os.path.join(app.builds_directory, "b")
+    monkeypatch.setattr(release_host.shutil, "rmtree", lambda path, **options: None)
+    release_host.remove_build(build)
+    assert os.listdir(app.builds_directory) == ["b"]
+    release_host.remove_build(os.path.join(app.builds_directory, "never there"))
+
+
+# --- units -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "state, problem",
+    [
+        ({"ActiveState": "active"}, None),
+        ({"ActiveState": "activating"}, None),
+        ({"ActiveState": "reloading"}, None),
+        ({"ActiveState": "inactive", "Job": "123"}, None),
+        ({"ActiveState": "inactive", "Job": "0"}, "flask-hello@one.service is inactive (success)"),
+        ({"ActiveState": "failed", "Result": "exit-code"}, "flask-hello@one.service is failed (exit-code)"),
+        ({"ActiveState": "deactivating"}, "flask-hello@one.service is deactivating (success)"),
+        ({"ActiveState": "active", "NRestarts": "1"}, "flask-hello@one.service exited and was started again"),
+        (
+            {"ActiveState": "activating", "SubState": "auto-restart"},
+            "flask-hello@one.service exited and was started again",
+        ),
+    ],
+)
+def test_check(app, systemd, state, problem):
+    systemd.units["flask-hello@one.service"] = state
+    if problem is None:
+        return app.check("one")
+    with pytest.raises(Unhealthy) as caught:
+        app.check("one")
+    assert str(caught.value) == problem
+
+
+def test_no_units_ask_for_no_states(systemd, monkeypatch):
+    monkeypatch.setattr(systemd, "run", None)
+    assert release_host.unit_states([]) == {}
+
+
+def test_running(app, systemd):
+    systemd.running("flask-hello@a1-b2.2.service", "flask-hello@c3-d4.socket", "flask-hello2@e5-f6.service")
+    systemd.units["flask-hello@g7-h8.service"] = {"ActiveState": "inactive"}
+    systemd.units["flask-hello@i9-j0.service"] = {"ActiveState": "deactivating"}
+    assert app.running() == {"a1-b2.2", "c3-d4", "i9-j0"}
+
+
+def test_start_waits_for_nothing(app, systemd):
+    app.start("one")
+    assert systemd.commands == ["start --no-block flask-hello@one.socket flask-hello@one.service"]
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_stop(app, systemd, wait):
+    app.stop("one", wait)
+    assert systemd.commands[0] == "stop {}flask-hello@one.service flask-hello@one.socket".format(
+        "" if wait else "--no-block "
+    )
+
+
+def scripted(monkeypatch, *answers):
+    """Have each probe end as the next of ``answers`` says, the last one again and again: None, or a problem."""
+    left = list(answers)
+
+    def probe(path, health, limit=None):
+        problem = left.pop(0) if len(left) > 1 else left[0]
+        if problem:
+            raise Unhealthy(problem)
+        return 200
+
+    monkeypatch.setattr(release_host, "probe", probe)
+
+
+def test_wait_until_healthy_probes_until_it_answers(app, systemd, clock, monkeypatch):
+    app.add("one")
+    systemd.running("flask-hello@one.service")
+    scripted(monkeypatch, "no answer", "answered 503", None)
+    assert app.wait_until_healthy("one", HEALTH) == 200
+    assert clock.now < 1001  # the first ones come quickly
+
+
+def test_wait_until_healthy_gives_up_in_time(app, systemd, clock, monkeypatch):
+    app.add("one")
+    systemd.running("flask-hello@one.service")
+    scripted(monkeypatch, "answered 503")
+    with pytest.raises(Unhealthy, match=r"^answered 503, for 30 s$"):
+        app.wait_until_healthy("one", HEALTH)
+    assert 1029 < clock.now <= 1030
+
+
+def test_wait_until_healthy_gives_up_at_once_when_the_process_has_ended(app, systemd, clock, monkeypatch):
+    app.add("one")
+    systemd.units["flask-hello@one.service"] = {"ActiveState": "failed", "Result": "exit-code"}
+    scripted(monkeypatch, "no answer")
+    with pytest.raises(Unhealthy, match=r"is failed \(exit-code\)$"):
+        app.wait_until_healthy("one", HEALTH)
+    assert clock.now == 1000
+
+
+def test_wait_until_healthy_looks_at_the_process_while_a_probe_waits(app, systemd, serve, monkeypatch):
+    """systemd holds the socket open, so a probe of a dead process gets no answer at all."""
+    app.add("one")
+    systemd.units["flask-hello@one.service"] = {"ActiveState": "activating", "SubState": "auto-restart"}
+    server = serve(None)
+    monkeypatch.setattr(app, "socket_path", lambda name: server.path)
+    systemd.on_stop = lambda unit: server.end()
+    started = time.monotonic()
+    with pytest.raises(Unhealthy, match="exited and was started again"):
+        app.wait_until_healthy("one", HEALTH)
+    assert time.monotonic() - started < 2
+
+
+# --- watch and settle ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "answers, problem",
+    [
+        pytest.param([None], None, id="healthy"),
+        pytest.param(["busy", None, "busy", None], None, id="one refused request now and then"),
+        pytest.param([None, "busy", "sick"], "sick", id="two in a row"),
+    ],
+)
+def test_watch(app, systemd, clock, monkeypatch, answers, problem):
+    app.add("one", live=True)
+    systemd.running("flask-hello@one.service")
+    scripted(monkeypatch, *answers)
+    assert release_host.watch(app, "one", {**HEALTH, "settle": 5}) == problem
+    assert clock.now == (1005 if problem is None else 1001)
+
+
+@pytest.mark.parametrize("change", [{"ActiveState": "failed"}, {"NRestarts": "1"}])
+def test_watch_sees_the_process_end(app, systemd, clock, monkeypatch, change):
+    app.add("one", live=True)
+    systemd.running("flask-hello@one.service")
+    scripted(monkeypatch, None)
+    clock.after(2, lambda: systemd.units["flask-hello@one.service"].update(change))
+    assert "flask-hello@one.service" in release_host.watch(app, "one", {**HEALTH, "settle": 5})
+    assert clock.now == 1002
+
+
+def test_watch_ends_when_another_release_gets_the_traffic(app, systemd, clock, monkeypatch):
+    app.add("one", live=True)
+    app.add("two")
+    systemd.running("flask-hello@one.service")
+    scripted(monkeypatch, None)
+    clock.after(1, lambda: app.switch("two"))
+    assert release_host.watch(app, "one", {**HEALTH, "settle": 60}) is None
+    assert clock.now == 1001
+
+
+@pytest.fixture
+def two(app, systemd, clock, monkeypatch):
+    """An app whose release "new" has just got the traffic of "old"; both run."""
+    app.add("old", created=1)
+    app.add("new", created=2, state="settling", previous="old", live=True)
+    for name in ("old", "new"):
+        systemd.running(f"flask-hello@{name}.service", f"flask-hello@{name}.socket")
+    scripted(monkeypatch, None)
+    return app
+
+
+def test_settle_a_healthy_release(two, systemd):
+    release_host.settle(two, "new")
+    assert two.live() == "new" and two.mark("new")["state"] == "settled"
+    assert systemd.commands == ["stop --no-block flask-hello@old.service flask-hello@old.socket"]
+    assert two.releases() == ["old", "new"]
+
+
+def test_settle_prunes(two, systemd):
+    two.add("older", created=-1)
+    two.add("oldest", created=-2)
+    two.add("draining", created=-3)
+    systemd.units["flask-hello@draining.service"] = {"ActiveState": "deactivating"}
+    Path(two.releases_directory, "new", "release.json").write_text(
+        json.dumps({**two.release("new"), "keep_releases": 1})
+    )
+    release_host.settle(two, "new")
+    assert two.releases() == ["draining", "old", "new"]
+
+
+def test_settle_gives_the_traffic_back(two, systemd, monkeypatch):
+    scripted(monkeypatch, None, "sick")
+    systemd.journals["flask-hello@new.service"] = "Traceback\nKeyError: 'x'\n"
+    release_host.settle(two, "new")
+    assert two.live() == "old"
+    mark = two.mark("new")
+    assert (mark["state"], mark["reason"], mark["returned_to"]) == ("failed", "sick", "old")
+    assert mark["journal"] == ["Traceback", "KeyError: 'x'"]
+    assert systemd.state("flask-hello@new.service")["ActiveState"] == "inactive"
+    assert systemd.state("flask-hello@old.service")["ActiveState"] == "active"
+    assert two.releases() == ["old", "new"]
+
+
+def test_settle_starts_what_it_gives_the_traffic_back_to(two, systemd, monkeypatch):
+    systemd.units.pop("flask-hello@old.service")
+    scripted(monkeypatch, "sick")
+    release_host.settle(two, "new")
+    started = systemd.commands.index("start --no-block flask-hello@old.socket flask-hello@old.service")
+    assert started < systemd.commands.index("stop flask-hello@new.service flask-hello@new.socket")
+
+
+@pytest.mark.parametrize("answer", [None, "sick"])
+def test_settle_does_nothing_once_another_release_has_the_traffic(two, systemd, clock, monkeypatch, answer):
+    two.add("newer", created=3)
+    scripted(monkeypatch, None, answer)
+    clock.after(0.5, lambda: two.switch("newer"))
+    release_host.settle(two, "new")
+    assert two.live() == "newer"
+    assert two.mark("new")["state"] == "settling"
+    assert systemd.commands == []
+
+
+def test_settle_compares_once_it_has_the_lock(two, systemd, clock, monkeypatch):
+    two.add("newer", created=3)
+    scripted(monkeypatch, "sick")
+    with contextlib.ExitStack() as run:
+        run.enter_context(release_host.lock(two.root))
+
+        def switch():
+            two.switch("newer")
+            run.close()
+
+        clock.after(10, switch)
+        release_host.settle(two, "new")
+    assert two.live() == "newer" and systemd.commands == []
+
+
+def test_a_first_release_that_fails_keeps_the_traffic(app, systemd, clock, monkeypatch):
+    app.add("first", state="settling", previous=None, live=True)
+    systemd.running("flask-hello@first.service")
+    scripted(monkeypatch, "sick")
+    release_host.settle(app, "first")
+    assert app.live() == "first"
+    mark = app.mark("first")
+    assert (mark["state"], mark["reason"], mark["returned_to"]) == ("failed", "sick", None)
+    assert systemd.commands == []
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+START = "start --no-block flask-hello@one.socket flask-hello@one.service"
+SETTLE = "systemd-run flask-hello.settle-one.service {program} {root} settle hello one"
+
+
+@pytest.mark.parametrize(
+    "live, state, watched, expected",
+    [
+        (False, "settled", False, []),
+        (True, "settled", False, [START]),
+        (True, "failed", False, [START]),
+        (True, "settling", True, [START]),
+        (True, "settling", False, [START, SETTLE]),
+    ],
+)
+def test_live_starts_what_has_the_traffic(app, systemd, live, state, watched, expected):
+    app.add("one", state=state, live=live)
+    if watched:
+        systemd.running("flask-hello.settle-one.service")
+    assert release_host.main(["--root", app.root, "live", "hello"]) == 0
+    places = {"program": release_host.PROGRAM, "root": app.root}
+    assert systemd.commands == [command.format(**places) for command in expected]
+
+
+def test_settle_as_a_command(two):
+    assert release_host.main(["--root", two.root, "settle", "hello", "new"]) == 0
+    assert two.mark("new")["state"] == "settled"
+
+
+@pytest.mark.parametrize("environment, drained", [({"MAINPID": "123"}, ["/run/web.sock"]), ({}, [])])
+def test_drain_as_a_command_is_for_a_process_that_lives(monkeypatch, environment, drained):
+    done = []
+    monkeypatch.setattr(release_host, "drain", done.append)
+    monkeypatch.setattr(os, "environ", environment)
+    assert release_host.main(["drain", "/run/web.sock"]) == 0
+    assert done == drained
+
+
+def test_the_file_runs_on_its_own(app):
+    """As on a host: without the collection and without any package."""
+    command = [sys.executable, "-I", "-S", release_host.__file__, "--root", app.root, "live", "hello"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

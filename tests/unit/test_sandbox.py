@@ -1,0 +1,61 @@
+# Copyright: (c) 2026, flaskfleet.deploy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The transient unit in which commands run; systemd-run is a stub that writes its arguments down."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.flaskfleet.deploy.plugins.module_utils import sandbox
+
+
+@pytest.fixture
+def systemd_run(tmp_path, monkeypatch):
+    """Make a systemd-run of shell commands; its arguments land in the file ``arguments``, one a line."""
+
+    def make(script):
+        program = tmp_path / "systemd-run"
+        program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/arguments\n{script}\n')
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        return tmp_path / "arguments"
+
+    return make
+
+
+def test_run(systemd_run):
+    arguments = systemd_run("echo out; echo err >&2")
+    output = sandbox.run(
+        ["git", "--version"],
+        user="flask-hello",
+        writable=["/w1", "/w2"],
+        readable=["/r"],
+        hidden=["/h"],
+        environment={"A": "b c", "HOME": "/elsewhere"},
+        directory="/w1",
+        limit=60,
+    )
+    assert output == "out\n"
+    words = arguments.read_text().splitlines()
+    assert words[-3:] == ["--", "git", "--version"]
+    properties = {word.removeprefix("--property=") for word in words if word.startswith("--property=")}
+    own = {"User=flask-hello", "WorkingDirectory=/w1", "RuntimeMaxSec=60", "TemporaryFileSystem=/h:ro"}
+    paths = {"BindReadOnlyPaths=/r", "BindPaths=/w1", "BindPaths=/w2"}
+    assert properties == {*sandbox.PROPERTIES, *own, *paths}
+    assert [word for word in words if word.startswith("--setenv")] == ["--setenv=HOME=/elsewhere", "--setenv=A=b c"]
+    assert {"--wait", "--pipe", "--collect", "--service-type=exec"} <= set(words)
+
+
+@pytest.mark.parametrize(
+    "needed", ["NoNewPrivileges=yes", "CapabilityBoundingSet=", "ProtectSystem=strict", "ProtectHome=tmpfs"]
+)
+def test_what_every_command_is_denied(needed):
+    assert needed in sandbox.PROPERTIES
+
+
+def test_a_command_that_fails_tells_the_end_of_its_output(systemd_run):
+    systemd_run('i=0; while [ $i -lt 40 ]; do i=$((i+1)); echo "line $i"; done; printf "\\377 last\\n" >&2; exit 7')
+    with pytest.raises(sandbox.CommandFailed, match="exit status 7") as caught:
+        sandbox.run(["x"], user="u", lines=3)
+    assert caught.value.status == 7
+    assert caught.value.output == ["line 39", "line 40", "\ufffd last"]
