@@ -444,7 +444,7 @@ def test_wait_until_healthy_probes_until_it_answers(app, systemd, clock, monkeyp
     app.add("one")
     systemd.running("flask-hello@one.service")
     scripted(monkeypatch, "no answer", "answered 503", None)
-    assert app.wait_until_healthy("one", HEALTH) == 200
+    app.wait_until_healthy("one", HEALTH)
     assert clock.now < 1001  # the first ones come quickly
 
 
@@ -636,12 +636,20 @@ def test_settle_as_a_command(two):
     assert two.mark("new")["state"] == "settled"
 
 
-@pytest.mark.parametrize("environment, drained", [({"MAINPID": "123"}, ["/run/web.sock"]), ({}, [])])
-def test_drain_as_a_command_is_for_a_process_that_lives(monkeypatch, environment, drained):
+@pytest.mark.parametrize(
+    "environment, state, drained",
+    [
+        ({"MAINPID": "123"}, "settled", ["/run/flask_apps/hello/one.sock"]),
+        ({"MAINPID": "123"}, "failed", []),
+        ({}, "settled", []),
+    ],
+)
+def test_drain_waits_only_for_who_will_get_an_answer(app, monkeypatch, environment, state, drained):
+    app.add("one", state=state)
     done = []
     monkeypatch.setattr(release_host, "drain", done.append)
     monkeypatch.setattr(os, "environ", environment)
-    assert release_host.main(["drain", "/run/web.sock"]) == 0
+    assert release_host.main(["--root", app.root, "drain", "hello", "one"]) == 0
     assert done == drained
 
 

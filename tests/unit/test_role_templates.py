@@ -1,0 +1,406 @@
+# Copyright: (c) 2026, flaskfleet.deploy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The templates of the roles, rendered as on a run but without a host, and what they say."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import make_plan
+from ansible_collections.flaskfleet.deploy.plugins.plugin_utils.templates import Renderer, TemplateError
+
+ROLES = Path(__file__).parents[2] / "roles"
+HELLO = {"name": "hello", "domain": "hello.test", "repository": "https://git.test/hello.git"}
+DEBIAN = {
+    "os_family": "Debian",
+    "proxy_user": "www-data",
+    "sites_available": "/etc/nginx/sites-available",
+    "sites_enabled": "/etc/nginx/sites-enabled",
+}
+
+
+def renderer(*template_paths, role="flask_app", **variables):
+    loader = DataLoader()
+    action = SimpleNamespace(_loader=loader, _templar=Templar(loader=loader, variables=variables))
+    return Renderer(action, variables, template_paths, [str(ROLES / role / "templates")])
+
+
+def plan_of(changes=(), **variables):
+    return make_plan({"flask_apps": [{**HELLO, **dict(changes)}], **variables}, DEBIAN, "web1")
+
+
+def rendered(changes=(), **variables):
+    """{path: text} of all that the roles write for the app hello."""
+    plan = plan_of(changes, **variables)
+    flask_app = renderer(plan=plan, __flask_app_fetch_user="flaskfleet-fetch")
+    nginx_site = renderer(role="nginx_site")
+    app, site = plan["apps"][0], plan["sites"][0]
+    files = {each["dest"]: flask_app.render(each["template"], {"app": app}) for each in plan["unit_files"]}
+    sites = [each for each in plan["site_files"] if "template" in each]
+    files.update({each["dest"]: nginx_site.render(each["template"], {"site": site}) for each in sites})
+    for name in ("host.sysusers.conf.j2", "host.tmpfiles.conf.j2"):
+        files[name] = flask_app.render(name, {})
+    files["gunicorn.conf.py"] = flask_app.render("gunicorn.conf.py.j2", {"app": app})
+    return files
+
+
+@pytest.fixture(scope="module")
+def files():
+    return rendered()
+
+
+def directives(unit):
+    """{section: {directive: [values]}} of a unit; an empty value is kept."""
+    sections = {}
+    for line in unit.splitlines():
+        if line.startswith("["):
+            current = sections.setdefault(line.strip("[]"), {})
+        elif line and not line.startswith("#"):
+            name, _equals, value = line.partition("=")
+            current.setdefault(name, []).append(value)
+    return sections
+
+
+def lines(text):
+    """The lines that are neither empty nor a comment."""
+    return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def test_every_template_is_rendered_here(files):
+    templates = {path.name for path in ROLES.rglob("templates/**/*.j2")}
+    known = {each["template"] for each in plan_of()["unit_files"] + plan_of()["site_files"] if "template" in each}
+    assert templates - known == {"gunicorn.conf.py.j2", "host.sysusers.conf.j2", "host.tmpfiles.conf.j2"}
+
+
+def test_every_file_tells_who_wrote_it_and_ends_its_last_line(files):
+    for name, text in files.items():
+        assert text.startswith("# Ansible managed\n"), name
+        assert text.endswith("\n") and not text.endswith("\n\n"), name
+        assert "{{" not in text and "{%" not in text and "None" not in text.replace("accesslog = None", ""), name
+
+
+def test_nothing_between_releases_differs(files):
+    """What a release runs with must lie in the release, so the units name no commit, environment or setting of it."""
+    other = rendered({"version": "v2", "env": {"A": "1"}, "server": {"workers": 9}, "entrypoint": "other:app"})
+    for name, text in files.items():
+        assert (text == other[name]) is (name != "gunicorn.conf.py"), name
+
+
+# --- units -----------------------------------------------------------------------------------------------------------
+
+# The sandbox: each directive with its value.
+SANDBOX = """
+NoNewPrivileges=yes CapabilityBoundingSet= AmbientCapabilities= UMask=0077 KeyringMode=private RemoveIPC=yes
+ProtectSystem=strict ProtectHome=yes DevicePolicy=closed PrivateTmp=yes PrivateDevices=yes PrivateUsers=yes
+PrivateMounts=yes PrivateIPC=yes ProtectKernelTunables=yes ProtectKernelModules=yes ProtectKernelLogs=yes
+ProtectControlGroups=yes ProtectClock=yes ProtectHostname=yes ProtectProc=invisible ProcSubset=pid
+RestrictNamespaces=yes RestrictRealtime=yes RestrictSUIDSGID=yes LockPersonality=yes MemoryDenyWriteExecute=yes
+SystemCallArchitectures=native SystemCallErrorNumber=EPERM
+""".split()
+
+
+@pytest.fixture(scope="module")
+def service(files):
+    return directives(files["/etc/systemd/system/flask-hello@.service"])
+
+
+@pytest.mark.parametrize("directive", SANDBOX)
+def test_sandbox(service, directive):
+    name, _equals, value = directive.partition("=")
+    assert service["Service"][name] == [value]
+
+
+def test_sandbox_of_several_words(service):
+    assert service["Service"]["SystemCallFilter"] == ["@system-service", "~@privileged @resources"]
+    assert service["Service"]["RestrictAddressFamilies"] == ["AF_UNIX AF_INET AF_INET6"]
+
+
+def test_the_service_sees_its_own_app_alone(service):
+    seen = {name: service["Service"][name] for name in ("TemporaryFileSystem", "BindReadOnlyPaths", "BindPaths")}
+    assert seen == {
+        "TemporaryFileSystem": ["/opt/flask_apps:ro /var/lib/flask_apps:ro /run/flask_apps:ro"],
+        "BindReadOnlyPaths": ["/opt/flask_apps/hello"],
+        "BindPaths": ["/var/lib/flask_apps/hello"],
+    }
+    assert service["Service"]["InaccessiblePaths"] == ["-/run/dbus"]
+
+
+def test_the_service_runs_what_the_release_is_made_of(service):
+    release = "/opt/flask_apps/hello/releases/%i"
+    expected = {
+        "User": ["flask-hello"],
+        "Type": ["notify"],
+        "WorkingDirectory": [f"{release}/build"],
+        "EnvironmentFile": [f"{release}/environment"],
+        "ExecStart": [f"{release}/build/.venv/bin/gunicorn --config {release}/gunicorn.conf.py"],
+        "KillMode": ["mixed"],
+        "Restart": ["always"],
+    }
+    assert {name: service["Service"][name] for name in expected} == expected
+    assert service["Unit"]["Requires"] == ["flask-hello@%i.socket"]
+    assert service["Unit"]["PartOf"] == ["flask-hello.target"]
+
+
+def test_the_service_drains_before_it_is_ended(service):
+    """Outside its sandbox (+), with more time than draining may take."""
+    command = service["Service"]["ExecStop"]
+    assert len(command) == 1 and command[0].startswith("+/usr/local/sbin/flask-app ") and " drain " in command[0]
+    assert command[0].endswith("%i")
+    assert int(service["Service"]["TimeoutStopSec"][0]) > 60
+
+
+def test_nothing_is_enabled_but_the_target(files):
+    enabled = [name for name, text in files.items() if name.startswith("/etc/systemd") and "[Install]" in text]
+    assert enabled == ["/etc/systemd/system/flask-hello.target"]
+    target = directives(files[enabled[0]])
+    assert target["Unit"]["Wants"] == ["flask-hello.live.service"]
+    assert target["Install"]["WantedBy"] == ["multi-user.target"]
+
+
+def test_socket(files):
+    socket = directives(files["/etc/systemd/system/flask-hello@.socket"])
+    expected = {
+        "ListenStream": ["/run/flask_apps/hello/%i.sock"],
+        "SocketUser": ["www-data"],
+        "SocketMode": ["0600"],
+        "Backlog": ["2048"],
+        "RemoveOnStop": ["yes"],
+    }
+    assert {name: socket["Socket"][name] for name in expected} == expected
+    assert socket["Unit"]["PartOf"] == ["flask-hello.target"]
+
+
+def test_live_service(files):
+    live = directives(files["/etc/systemd/system/flask-hello.live.service"])
+    assert live["Service"]["ExecStart"] == ["/usr/local/sbin/flask-app --root /opt/flask_apps live hello"]
+    assert live["Service"]["Type"] == ["oneshot"]
+    assert live["Unit"]["Before"] == ["nginx.service"]
+
+
+@pytest.mark.parametrize(
+    "limits, expected",
+    [
+        ({}, {}),
+        ({"memory_max": "512M"}, {"MemoryMax": ["512M"]}),
+        ({"cpu_quota": "150%", "tasks_max": 64}, {"CPUQuota": ["150%"], "TasksMax": ["64"]}),
+    ],
+)
+def test_limits(limits, expected):
+    service = directives(rendered({"limits": limits})["/etc/systemd/system/flask-hello@.service"])["Service"]
+    assert {name: service[name] for name in ("MemoryMax", "CPUQuota", "TasksMax") if name in service} == expected
+
+
+def test_own_places_and_account():
+    roots = {"flask_app_root": "/srv/a", "flask_app_data_root": "/srv/d", "flask_app_runtime_root": "/run/r"}
+    files = rendered({"user": "someone"}, **roots, flask_app_proxy_user="proxy")
+    assert not [name for name, text in files.items() if "/opt/flask_apps" in text or "/lib/flask_apps" in text]
+    assert not [name for name, text in files.items() if "/run/flask_apps" in text or "flask-hello -" in text]
+    assert "SocketUser=proxy\n" in files["/etc/systemd/system/flask-hello@.socket"]
+    assert "User=someone\n" in files["/etc/systemd/system/flask-hello@.service"]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
+def test_systemd_finds_nothing_wrong(tmp_path, monkeypatch):
+    """All units of an app at once, in a tree of their own that has the programs they call."""
+    files = rendered({"limits": {"memory_max": "50%", "cpu_quota": "150%", "tasks_max": 64}})
+    units = {path: text for path, text in files.items() if path.startswith("/etc/systemd/system/")}
+    release = "opt/flask_apps/hello/releases/one/build"
+    for program in ("usr/local/sbin/flask-app", "bin/kill", f"{release}/.venv/bin/gunicorn"):
+        (tmp_path / program).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / program).write_text("#!/bin/sh\n")
+        (tmp_path / program).chmod(0o755)
+    for path, text in units.items():
+        (tmp_path / path[1:]).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path[1:]).write_text(text)
+    names = ["flask-hello@one.service", "flask-hello@one.socket", "flask-hello.live.service", "flask-hello.target"]
+    command = ["systemd-analyze", "--man=no", "--recursive-errors=no", f"--root={tmp_path}", "verify", *names]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- accounts and directories ----------------------------------------------------------------------------------------
+
+
+def test_accounts(files):
+    assert lines(files["/etc/sysusers.d/flask-hello.conf"]) == [
+        'u flask-hello - "Runs Flask apps" /var/lib/flask_apps -'
+    ]
+    assert lines(files["host.sysusers.conf.j2"]) == [
+        'u flaskfleet-fetch - "Fetches the code of Flask apps" /opt/flask_apps -'
+    ]
+
+
+def test_directories(files):
+    assert lines(files["/etc/tmpfiles.d/flask-hello.conf"]) == [
+        "d /opt/flask_apps/hello 0711 root root -",
+        "d /opt/flask_apps/hello/builds 0711 root root -",
+        "d /opt/flask_apps/hello/releases 0711 root root -",
+        "d /opt/flask_apps/hello/marks 0700 root root -",
+        "d /var/lib/flask_apps/hello 0700 flask-hello - -",
+        "d /var/cache/flask_apps/hello 0700 flask-hello - -",
+    ]
+    assert lines(files["host.tmpfiles.conf.j2"]) == [
+        "d /opt/flask_apps 0755 root root -",
+        "d /var/lib/flask_apps 0755 root root -",
+        "d /var/cache/flask_apps 0755 root root -",
+    ]
+
+
+# --- gunicorn --------------------------------------------------------------------------------------------------------
+
+
+def gunicorn(changes=()):
+    """The settings as gunicorn gets them from its file in a release."""
+    release = "/opt/flask_apps/hello/releases/one"
+    settings = {"__file__": f"{release}/gunicorn.conf.py"}
+    text = rendered(changes)["gunicorn.conf.py"]
+    exec(compile(text, "gunicorn.conf.py", "exec"), settings)
+    assert settings["chdir"].startswith(f"{release}/build/")
+    return settings
+
+
+def test_gunicorn():
+    settings = gunicorn()
+    expected = {
+        "wsgi_app": "app:app",
+        "proc_name": "hello",
+        "workers": len(os.sched_getaffinity(0)) + 1,
+        "threads": 4,
+        "worker_class": "gthread",
+        "timeout": 30,
+        "max_requests": 0,
+        "max_requests_jitter": 0,
+        "keepalive": 75,
+        "errorlog": "-",
+        "accesslog": None,
+        "control_socket_disable": True,
+    }
+    assert {name: settings[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ({"server": {"workers": 3}}, {"workers": 3}),
+        ({"server": {"threads": 1, "worker_class": "sync"}}, {"threads": 1, "worker_class": "sync"}),
+        ({"server": {"max_requests": 1000}}, {"max_requests": 1000, "max_requests_jitter": 100}),
+        ({"server": {"timeout": 90}}, {"timeout": 90}),
+        ({"entrypoint": "wsgi"}, {"wsgi_app": "wsgi:app"}),
+        ({"entrypoint": """shop:create_app("it's", 'b')"""}, {"wsgi_app": """shop:create_app("it's", 'b')"""}),
+        ({"path": "src/web"}, {"chdir": "/opt/flask_apps/hello/releases/one/build/src/web"}),
+    ],
+)
+def test_gunicorn_of_an_app(changes, expected):
+    settings = gunicorn(changes)
+    assert {name: settings[name] for name in expected} == expected
+
+
+# --- sites -----------------------------------------------------------------------------------------------------------
+
+
+def seconds(site, name):
+    (line,) = (each.split() for each in lines(site) if each.split()[0] == name)
+    return int(line[1].rstrip("s;"))
+
+
+def test_site(files):
+    site = files["/etc/nginx/sites-available/hello.test.conf"]
+    words = [" ".join(line.split()) for line in lines(site)]
+    for expected in (
+        "upstream flask_hello {",
+        "server unix:/opt/flask_apps/hello/current/web.sock;",
+        "server_name hello.test web1.hello.test;",
+        "proxy_pass http://flask_hello;",
+        "proxy_http_version 1.1;",
+        'proxy_set_header Connection "";',
+        "proxy_set_header Host $http_host;",
+        "proxy_set_header X-Forwarded-For $remote_addr;",
+        "proxy_set_header X-Forwarded-Proto $scheme;",
+    ):
+        assert words.count(expected) == 1, expected
+    assert site.count("{") == site.count("}")
+
+
+def test_only_the_proxy_closes_upstream_connections(files):
+    site = files["/etc/nginx/sites-available/hello.test.conf"]
+    assert seconds(site, "keepalive_timeout") < seconds(site, "keepalive_time") < gunicorn()["keepalive"]
+
+
+def test_unknown_names_are_refused(files):
+    default = files["/etc/nginx/sites-available/_default.conf"]
+    assert "listen 80 default_server;" in default and "return 444;" in default
+    assert "default_server" not in files["/etc/nginx/sites-available/hello.test.conf"]
+
+
+def test_aliases_of_a_site():
+    site = rendered({"aliases": ["www.hello.test"]})["/etc/nginx/sites-available/hello.test.conf"]
+    assert "    server_name hello.test www.hello.test web1.hello.test;\n" in site
+
+
+@pytest.mark.parametrize("block", ["upstream", "listen", "locations", "proxy", "extra"])
+def test_a_template_of_a_user_replaces_one_block(tmp_path, files, block):
+    text = f'{{% extends "base/site.conf.j2" %}}\n{{% block {block} %}}\n# mine, {{{{ site.domain }}}}\n{{% endblock %}}\n'
+    (tmp_path / "site.conf.j2").write_text(text)
+    site = plan_of()["sites"][0]
+    mine = renderer(str(tmp_path), role="nginx_site").render("site.conf.j2", {"site": site})
+    original = files["/etc/nginx/sites-available/hello.test.conf"]
+    added = set(mine.splitlines()) - set(original.splitlines())
+    assert added == {"# mine, hello.test"}
+    assert mine.startswith("# Ansible managed\n") and mine.count("{") == mine.count("}")
+    if block != "extra":
+        assert len(mine) < len(original)
+    if block in ("locations", "proxy"):
+        assert "upstream flask_hello {" in mine and "server_name" in mine
+
+
+def test_a_template_of_a_user_adds_to_a_block(tmp_path, files):
+    text = '{% extends "base/site.conf.j2" %}\n{% block proxy %}\n{{ super() }}        proxy_read_timeout 5s;\n{% endblock %}\n'
+    (tmp_path / "site.conf.j2").write_text(text)
+    mine = renderer(str(tmp_path), role="nginx_site").render("site.conf.j2", {"site": plan_of()["sites"][0]})
+    original = files["/etc/nginx/sites-available/hello.test.conf"]
+    assert mine.replace("        proxy_read_timeout 5s;\n", "") == original
+
+
+# --- the renderer ----------------------------------------------------------------------------------------------------
+
+
+def test_a_users_template_goes_before_the_roles(tmp_path):
+    (tmp_path / "app.target.j2").write_text("mine: {{ app.name }}\n")
+    render = renderer(str(tmp_path), plan=plan_of()).render
+    assert render("app.target.j2", {"app": {"name": "hello"}}) == "mine: hello\n"
+    assert "[Socket]" in render("web.socket.j2", {"app": plan_of()["apps"][0]})
+
+
+@pytest.mark.parametrize(
+    "text, problem",
+    [
+        ("one\n{{ nope }}\n", "template x.j2: line 2: 'nope' is undefined"),
+        ("one\n\n{% if %}\n", "template x.j2: line 3"),
+        ("{{ value | mandatory | int / 0 }}\n", "template x.j2: "),
+    ],
+)
+def test_template_errors(tmp_path, text, problem):
+    (tmp_path / "x.j2").write_text(text)
+    for sensitive in (False, True):
+        with pytest.raises(TemplateError) as caught:
+            renderer(str(tmp_path)).render("x.j2", {"value": "canary"}, sensitive)
+        assert str(caught.value).startswith(problem)
+        assert not (sensitive and "canary" in str(caught.value))
+
+
+def test_a_template_that_is_not_there(tmp_path):
+    with pytest.raises(TemplateError, match=f"^template x.j2: not found in {tmp_path}, .*flask_app/templates$"):
+        renderer(str(tmp_path)).render("x.j2", {})
+
+
+def test_values_are_not_templates(tmp_path):
+    (tmp_path / "x.j2").write_text("{{ value }}\n")
+    assert renderer(str(tmp_path)).render("x.j2", {"value": "{{ 7 * 7 }}"}) == "{{ 7 * 7 }}\n"
