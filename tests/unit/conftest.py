@@ -26,7 +26,7 @@ class Systemd:
     :ivar commands: all that was called, in order, without options but ``--no-block``
     :ivar journals: {unit: text}
     :ivar failing: programs and verbs that fail
-    :ivar on_start, on_stop: called with the name of each unit that is started or stopped
+    :ivar on_start: called with the name of each unit that is started
     """
 
     STOPPED = {"ActiveState": "inactive", "SubState": "dead", "Result": "success", "NRestarts": "0"}
@@ -37,7 +37,7 @@ class Systemd:
         self.commands = []
         self.journals = {}
         self.failing = set()
-        self.on_start = self.on_stop = lambda unit: None
+        self.on_start = lambda unit: None
 
     def run(self, command, check=False, **_options):
         program, *arguments = command
@@ -76,7 +76,6 @@ class Systemd:
 
     def _stop(self, arguments):
         for unit in _after_options(arguments):
-            self.on_stop(unit)
             if self.state(unit)["ActiveState"] != "failed":  # which stays so until it is reset
                 self.units[unit] = dict(self.STOPPED)
 
@@ -153,8 +152,7 @@ class Server:
 
     def end(self):
         """Stop listening and close all connections."""
-        with contextlib.suppress(OSError):  # it has ended already
-            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         for each in (self._listener, *self._kept):
             each.close()

@@ -99,11 +99,12 @@ def test_environment_is_the_same_whatever_the_order():
 def spec(app, short_path):
     """What a run knows of the app hello, as the plan and a build make it."""
     roots = {"flask_app_root": app.root, "flask_app_runtime_root": str(short_path)}
-    planned = make_plan({"flask_apps": [{**HELLO, "health_timeout": 1}], **roots}, {}, "web1")["apps"][0]
+    planned = make_plan({"flask_apps": [HELLO], **roots}, {}, "web1")["apps"][0]
     Path(app.builds_directory, "build").mkdir()
     files = {"gunicorn.conf.py": "workers = 2\n"}
+    health = {**planned["health"], "timeout": 0.3}
     build = {"commit": COMMIT, "build": "build", "subject": "A subject", "files": files}
-    return {**planned, **build, "environment": {"GREETING": "hello"}}
+    return {**planned, **build, "health": health, "environment": {"GREETING": "hello"}}
 
 
 @pytest.fixture
@@ -249,7 +250,7 @@ def test_a_sick_release_gets_no_traffic(host, activate, systemd, stem):
     host.add("old", live=True)
     host.status = 500
     systemd.journals[f"flask-hello@{stem}.service"] = "Traceback\nKeyError\n"
-    with pytest.raises(ActivationError, match="^/ answered 500, expected 2xx, 3xx, for 1 s$") as caught:
+    with pytest.raises(ActivationError, match="^/ answered 500, expected 2xx, 3xx, for 0.3 s$") as caught:
         activate().activate()
     assert (caught.value.step, caught.value.journal) == ("probe", ["Traceback", "KeyError"])
     assert host.live() == "old"

@@ -143,11 +143,11 @@ def test_an_installation_ends_with_the_first_failure(stubs, installer):
     "texts, expected",
     [
         pytest.param([], {}, id="none"),
-        pytest.param(["[global]\nindex-url = https://a.test/simple\n"], {"index-url": "https://a.test/simple"}, id="one"),
+        pytest.param(["[global]\nindex-url = https://a.test/simple\n"], {"index-url": "https://a.test/simple"}, id="1"),
         pytest.param(["[list]\nformat = json\n"], {}, id="of other commands"),
         pytest.param(["[global]\ncert = /a%20b\n"], {"cert": "/a%20b"}, id="a percent sign"),
         pytest.param(["[global]\nCert=/a\n[install]\ncert=/b\n"], {"cert": "/b"}, id="install goes before global"),
-        pytest.param(["[global]\ncert=/a\ntimeout=5\n", "[global]\ncert=/b\n"], {"cert": "/b", "timeout": "5"}, id="two"),
+        pytest.param(["[global]\ncert=/a\ntimeout=5\n", "[global]\ncert=/b\n"], {"cert": "/b", "timeout": "5"}, id="2"),
         pytest.param(
             ["# mine\n[global]\nextra-index-url =\n    https://a.test\n    https://b.test\n"],
             {"extra-index-url": "\nhttps://a.test\nhttps://b.test"},

@@ -10,7 +10,7 @@ import re
 import pytest
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.payload import decode, encode, scrub
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import failure, release_line
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 JSON = st.recursive(
@@ -19,6 +19,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(JSON)
 def test_what_is_encoded_can_be_decoded(value):
     text = encode(value)

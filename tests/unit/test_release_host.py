@@ -472,7 +472,6 @@ def test_wait_until_healthy_looks_at_the_process_while_a_probe_waits(app, system
     systemd.units["flask-hello@one.service"] = {"ActiveState": "activating", "SubState": "auto-restart"}
     server = serve(None)
     monkeypatch.setattr(app, "socket_path", lambda name: server.path)
-    systemd.on_stop = lambda unit: server.end()
     started = time.monotonic()
     with pytest.raises(Unhealthy, match="exited and was started again"):
         app.wait_until_healthy("one", HEALTH)

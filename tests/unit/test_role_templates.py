@@ -347,7 +347,8 @@ def test_aliases_of_a_site():
 
 @pytest.mark.parametrize("block", ["upstream", "listen", "locations", "proxy", "extra"])
 def test_a_template_of_a_user_replaces_one_block(tmp_path, files, block):
-    text = f'{{% extends "base/site.conf.j2" %}}\n{{% block {block} %}}\n# mine, {{{{ site.domain }}}}\n{{% endblock %}}\n'
+    text = '{% extends "base/site.conf.j2" %}\n{% block BLOCK %}\n# mine, {{ site.domain }}\n{% endblock %}\n'
+    text = text.replace("BLOCK", block)
     (tmp_path / "site.conf.j2").write_text(text)
     site = plan_of()["sites"][0]
     mine = renderer(str(tmp_path), role="nginx_site").render("site.conf.j2", {"site": site})
@@ -362,8 +363,8 @@ def test_a_template_of_a_user_replaces_one_block(tmp_path, files, block):
 
 
 def test_a_template_of_a_user_adds_to_a_block(tmp_path, files):
-    text = '{% extends "base/site.conf.j2" %}\n{% block proxy %}\n{{ super() }}        proxy_read_timeout 5s;\n{% endblock %}\n'
-    (tmp_path / "site.conf.j2").write_text(text)
+    block = "{% block proxy %}\n{{ super() }}        proxy_read_timeout 5s;\n{% endblock %}\n"
+    (tmp_path / "site.conf.j2").write_text('{% extends "base/site.conf.j2" %}\n' + block)
     mine = renderer(str(tmp_path), role="nginx_site").render("site.conf.j2", {"site": plan_of()["sites"][0]})
     original = files["/etc/nginx/sites-available/hello.test.conf"]
     assert mine.replace("        proxy_read_timeout 5s;\n", "") == original
