@@ -23,6 +23,7 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host imp
     journal,
     systemctl,
     unit_states,
+    unused_name,
     write_file,
 )
 
@@ -80,14 +81,8 @@ class Activation:
         for name in reversed(self.host.releases()):
             if self.host.release(name)["stem"] == self.stem and not self.host.failed(name) and self._same(name):
                 return name
-        taken = set()
-        if os.path.isdir(self.host.releases_directory):
-            taken = set(os.listdir(self.host.releases_directory))
-        name, number = self.stem, 1
-        while name in taken:
-            number += 1
-            name = f"{self.stem}.{number}"
-        return name
+        directory = self.host.releases_directory
+        return unused_name(self.stem, os.listdir(directory) if os.path.isdir(directory) else ())
 
     def _same(self, name):
         if self.host.release(name)["build"] != self.spec["build"]:

@@ -21,16 +21,18 @@ import subprocess
 import time
 
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import (
+    CACHE_ROOT,
     App,
     read_json,
     remove_build,
     stamp_path,
+    unused_name,
     write_file,
 )
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import CommandFailed, run
 
 FETCH_USER = "flaskfleet-fetch"
-CACHE_ROOT = "/var/cache/flask_apps"
+ACCOUNT_COMMENT = "Runs Flask apps"  # as in the role's template app.sysusers.conf.j2; tells our accounts from others
 PIP_FILES = ("/etc/xdg/pip/pip.conf", "/etc/pip.conf", "/root/.pip/pip.conf", "/root/.config/pip/pip.conf")
 ORPHAN_AGE = 3600  # seconds; a younger build without a release may be another run's, about to be activated
 
@@ -72,16 +74,24 @@ class Builder:
 
     # --- what is there ---
 
-    def state(self, app, commit):
-        """(build name or None, whether it exists). The commit may be None, when only the host can resolve it."""
-        if commit is None:
-            return None, False
-        build = f"{commit[:8]}-{app['build_hash']}"
-        return build, self.stamp(app, build) is not None
+    def find(self, app, commit):
+        """Name of the newest complete build of a commit; None when there is none, or a new one is asked for.
 
-    def stamp(self, app, build):
-        """What is written about a complete build; None when there is no such build."""
-        return read_json(stamp_path(os.path.join(app["paths"]["builds"], build)))
+        The commit may be None, when only the host can resolve it.
+        """
+        if commit is None or self.settings["rebuild"]:
+            return None
+        stem = build_stem(app, commit)
+        builds = [(stamp["created"], name) for name, stamp in self.stamps(app).items() if name.split(".")[0] == stem]
+        return max(builds)[1] if builds else None
+
+    def stamps(self, app):
+        """{name: stamp} of the complete builds of an app."""
+        directory = app["paths"]["builds"]
+        names = os.listdir(directory) if os.path.isdir(directory) else []
+        return {
+            name[: -len(".json")]: read_json(os.path.join(directory, name)) for name in names if name.endswith(".json")
+        }
 
     # --- the steps ---
 
@@ -180,11 +190,13 @@ class Builder:
         :raises BuildError: with the step and its output
         """
         paths = app["paths"]
-        owner = pwd.getpwnam(app["user"])
+        owner = account(app)
         commit = self.fetch(app, url, commit)
-        name, exists = self.state(app, commit)
         subject = self.subject(app, commit)
-        if not exists:
+        name = self.find(app, commit)
+        built = name is None
+        if built:
+            name = unused_name(build_stem(app, commit), self.stamps(app))
             directory = os.path.join(paths["builds"], name)
             remove_build(directory)
             try:
@@ -197,7 +209,7 @@ class Builder:
             except BaseException:
                 remove_build(directory)
                 raise
-        return {"commit": commit, "build": name, "subject": subject, "built": not exists}
+        return {"commit": commit, "build": name, "subject": subject, "built": built}
 
     def _checkout(self, app, commit, directory):
         os.mkdir(directory, 0o750)
@@ -321,6 +333,28 @@ class Builder:
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------
+
+
+def build_stem(app, commit):
+    return f"{commit[:8]}-{app['build_hash']}"
+
+
+def account(app):
+    """The account that the app builds and runs as (pwd.struct_passwd).
+
+    :raises BuildError: it is missing, root's, or somebody else's that only has the name which the app's own would have
+    """
+    step = "check the account"
+    try:
+        found = pwd.getpwnam(app["user"])
+    except KeyError as error:
+        raise BuildError(step, f"user: there is no account {app['user']!r} on this host") from error
+    if found.pw_uid == 0:
+        raise BuildError(step, f"user: {app['user']!r} is root here")
+    if app["own_user"] and found.pw_gecos != ACCOUNT_COMMENT:
+        advice = f"state `user: {app['user']}` to use it all the same"
+        raise BuildError(step, f"the account {app['user']!r} exists and was not made by this collection; {advice}")
+    return found
 
 
 def give(directory, uid, gid):

@@ -33,6 +33,7 @@ import threading
 import time
 
 PROGRAM = "/usr/local/sbin/flask-app"
+CACHE_ROOT = "/var/cache/flask_apps"  # of downloaded packages, a folder an app
 DRAIN_LIMIT = 60  # seconds; the unit's TimeoutStopSec must be longer
 WATCH_INTERVAL = 0.5  # seconds
 PROBE_LIMIT = 5  # seconds one probe may take once a release has traffic
@@ -335,6 +336,21 @@ class App:
             if state["ActiveState"] != "inactive"
         }
 
+    def remove(self):
+        """Stop and remove everything of the app but its data, its account and its unit files (those are file_set's).
+
+        May be called again after it was interrupted.
+        """
+        units = [f"flask-{self.name}.target", f"flask-{self.name}.live.service"]
+        systemctl("disable", "--quiet", "--", units[0])
+        systemctl("stop", "--", *units, f"flask-{self.name}@*", f"flask-{self.name}.settle-*")
+        systemctl("reset-failed", "--", f"flask-{self.name}@*")
+        for name in self.releases():
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.dirname(self.socket_path(name)))
+        shutil.rmtree(os.path.join(CACHE_ROOT, self.name), ignore_errors=True)
+        shutil.rmtree(self.directory)
+
     def retire(self):
         """Stop what has no traffic (each drains first, by its ExecStop=), and remove releases beyond the kept ones."""
         live = self.live()
@@ -362,6 +378,21 @@ class App:
             os.unlink(os.path.join(self.marks_directory, f"{name}.json"))
         if build not in {self.release(other)["build"] for other in self.releases()}:
             remove_build(os.path.join(self.builds_directory, build))
+
+
+def apps_on_host(root):
+    """Names of the apps that have a directory on this host, in alphabetical order."""
+    names = os.listdir(root) if os.path.isdir(root) else []
+    return sorted(name for name in names if os.path.isdir(os.path.join(root, name, "releases")))
+
+
+def unused_name(stem, taken):
+    """``stem``, or with .2, .3 … behind it the first name that is not in ``taken``."""
+    name, number = stem, 1
+    while name in taken:
+        number += 1
+        name = f"{stem}.{number}"
+    return name
 
 
 def stamp_path(build):

@@ -77,9 +77,9 @@ errors:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.builds import Builder, BuildError
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.builds import Builder, BuildError, build_stem
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.payload import decode
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import App, LockTimeout, lock
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import App, LockTimeout, lock, unused_name
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import failure
 
 
@@ -100,12 +100,13 @@ def run(module):
     for app in plan["apps"]:
         source = sources[app["name"]]
         commit = wanted_commit(app, source["commit"])
-        build, exists = builder.state(app, commit)
-        if exists:
-            subject = builder.stamp(app, build)["subject"]
+        build = builder.find(app, commit)
+        if build:
+            subject = builder.stamps(app)[build]["subject"]
             result["apps"][app["name"]] = {"commit": commit, "build": build, "subject": subject, "built": False}
         elif module.check_mode:
             result["changed"] = True
+            build = commit and unused_name(build_stem(app, commit), builder.stamps(app))
             result["apps"][app["name"]] = {"commit": commit, "build": build, "subject": None, "built": True}
         else:
             work.append((app, source["url"], commit))

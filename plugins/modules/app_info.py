@@ -81,10 +81,9 @@ apps:
 """
 
 import concurrent.futures
-import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import App, Unhealthy, probe
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import App, Unhealthy, apps_on_host, probe
 
 
 def describe(app):
@@ -112,8 +111,7 @@ def main():
         supports_check_mode=True,
     )
     root = module.params["root"]
-    found = sorted(os.listdir(root)) if os.path.isdir(root) else []
-    names = [name for name in found if os.path.isdir(os.path.join(root, name, "releases"))]
+    names = apps_on_host(root)
     if module.params["names"]:
         names = [name for name in names if name in module.params["names"]]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:

@@ -89,7 +89,7 @@ EXAMPLES = r"""
 RETURN = r"""
 apps:
   description:
-    - The apps in the order of the list, only those selected by C(flask_app_only) when that is given.
+    - The apps to be present, in the order of the list, only those selected by C(flask_app_only) when that is given.
     - Beside the keys below, C(update) says whether to follow the branch. In Jinja, write C(app['update']).
   returned: success
   type: list
@@ -97,9 +97,6 @@ apps:
   contains:
     name:
       description: Name of the app.
-      type: str
-    state:
-      description: V(present) or V(absent).
       type: str
     domain:
       description: Its host name.
@@ -128,8 +125,8 @@ apps:
     user:
       description: Account that it runs as.
       type: str
-    manage_user:
-      description: Whether that account is to be made when missing, which it is for every app that is present.
+    own_user:
+      description: Whether that account is the app's own, made by the collection, and not a stated one.
       type: bool
     entrypoint:
       description: The WSGI callable as C(module:callable).
@@ -233,7 +230,6 @@ sites:
   elements: dict
   sample:
     - app: hello
-      state: present
       domain: hello.example.org
       server_names: [hello.example.org, web1.hello.example.org]
       url: http://hello.example.org/
@@ -256,6 +252,11 @@ packages:
   elements: str
 declared:
   description: Names of all apps of the list, those that are not selected included.
+  returned: success
+  type: list
+  elements: str
+absent:
+  description: Names of the selected apps that are to be removed.
   returned: success
   type: list
   elements: str

@@ -149,6 +149,7 @@ def test_choose(app, activate, stem, there, failed, wanted, name):
         app.switch(made.release)
         if str(position) in failed:
             app.set_mark(made.release, "failed")
+    assert len(app.releases()) == len(there)
     expected = stem.replace("01234567", "f" * 8) if name is None else stem + name
     chosen = activate(**wanted)
     assert chosen.release == expected

@@ -230,7 +230,7 @@ class Sandbox:
 @pytest.fixture
 def sandbox(monkeypatch):
     sandbox = Sandbox()
-    account = type("account", (), {"pw_uid": os.geteuid(), "pw_gid": os.getegid()})
+    account = type("account", (), {"pw_uid": 4711, "pw_gid": 4711, "pw_gecos": "Runs Flask apps"})
     monkeypatch.setattr(builds, "run", sandbox.run)
     monkeypatch.setattr(builds.pwd, "getpwnam", lambda name: account)
     for function in ("chown", "lchown"):
@@ -259,16 +259,26 @@ def planned(plan, tmp_path):
 
 def test_build(app, builder, planned, sandbox):
     name = f"01234567-{planned['build_hash']}"
-    assert builder.state(planned, COMMIT) == (name, False)
     outcome = builder.build(planned, URL, COMMIT)
     assert outcome == {"commit": COMMIT, "build": name, "subject": "A subject", "built": True}
-    assert builder.state(planned, COMMIT) == (name, True)
     assert sorted(os.listdir(app.builds_directory)) == [name, f"{name}.json"]
-    stamp = builder.stamp(planned, name)
+    stamp = json.loads(Path(app.builds_directory, f"{name}.json").read_text())
     assert (stamp["app"], stamp["commit"], stamp["subject"]) == ("hello", COMMIT, "A subject")
+
+
+def test_a_build_is_made_once(builder, planned, sandbox):
+    first = builder.build(planned, URL, COMMIT)
     commands = len(sandbox.commands)
-    assert builder.build(planned, URL, COMMIT)["built"] is False
+    assert builder.build(planned, URL, COMMIT) == {**first, "built": False}
     assert not any("checkout" in command for command, _options in sandbox.commands[commands:])
+
+
+def test_half_a_build_is_made_anew(app, builder, planned, sandbox):
+    half = Path(app.builds_directory, f"01234567-{planned['build_hash']}")
+    half.mkdir()
+    (half / "half.py").write_text("")
+    assert builder.build(planned, URL, COMMIT)["built"] is True
+    assert not (half / "half.py").exists()
 
 
 def test_nothing_of_the_app_runs_as_root_or_as_the_one_who_fetches(builder, planned, sandbox):
@@ -328,7 +338,6 @@ def test_a_build_that_cannot_be(app, builder, planned, sandbox, changes, message
 
 @pytest.mark.parametrize("version", ["HEAD", "master"])
 def test_a_commit_that_only_the_host_can_tell(builder, planned, sandbox, version):
-    assert builder.state(planned, None) == (None, False)
     assert builder.build({**planned, "version": version}, URL, None)["commit"] == COMMIT
 
 

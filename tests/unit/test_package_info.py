@@ -16,9 +16,11 @@ Package: nginx
 Status: install ok installed
 Priority: optional
 Description: small, powerful web server
- Package: not-a-package
- Status: install ok installed
 Version: 1.26
+
+Package: renamed
+Former-Package: not-a-package
+Status: install ok installed
 
 Package: held
 Status: hold ok installed

@@ -37,7 +37,6 @@ def test_three_keys_are_enough():
     app = app_of({})
     plain = {
         "name": "hello",
-        "state": "present",
         "domain": "hello.test",
         "url": "http://hello.test/",
         "version": "HEAD",
@@ -46,7 +45,7 @@ def test_three_keys_are_enough():
         "keep_releases": 3,
     }
     assert {key: app[key] for key in plain} == plain
-    assert (app["user"], app["manage_user"]) == ("flask-hello", True)
+    assert (app["user"], app["own_user"]) == ("flask-hello", True)
     assert app["entrypoint"] == "app:app"
     assert app["server"] == {
         "kind": "gunicorn",
@@ -109,7 +108,6 @@ def test_site():
     site = plan_of({**HELLO, "aliases": ["www.hello.test"]})["sites"][0]
     assert site == {
         "app": "hello",
-        "state": "present",
         "domain": "hello.test",
         "server_names": ["hello.test", "www.hello.test", "web1.hello.test"],
         "url": "http://hello.test/",
@@ -149,6 +147,13 @@ def test_no_name_of_the_host_that_would_be_too_long():
 )
 def test_host_label(hostname, label):
     assert host_label(hostname) == label
+
+
+def test_an_absent_app_has_no_files_and_keeps_its_name():
+    plan = plan_of({**HELLO, "state": "absent"}, OTHER)
+    assert [app["name"] for app in plan["apps"]] == [site["app"] for site in plan["sites"]] == ["other"]
+    assert {file["subject"] for file in plan["unit_files"]} == {"other"}
+    assert (plan["absent"], plan["declared"]) == (["hello"], ["hello", "other"])
 
 
 def test_shared_account_and_packages():

@@ -331,7 +331,6 @@ OF_AN_APP = {
         "`env.A` is among the secrets as well; keep one of them",
     ),
     # Not supported yet
-    "absent": ({"state": "absent"}, "`state` is not supported yet, it comes with the removal of apps; leave it out"),
     "build commands": (
         {"build_commands": ["make"]},
         "`build_commands` is not supported yet, it comes with commands in builds; leave it out",

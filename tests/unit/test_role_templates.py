@@ -12,12 +12,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import make_plan
 from ansible_collections.flaskfleet.deploy.plugins.plugin_utils.templates import Renderer, TemplateError
 
 ROLES = Path(__file__).parents[2] / "roles"
+ROLE_VARIABLES = yaml.safe_load((ROLES / "flask_app" / "vars" / "main.yml").read_text())
 HELLO = {"name": "hello", "domain": "hello.test", "repository": "https://git.test/hello.git"}
 DEBIAN = {
     "os_family": "Debian",
@@ -40,7 +42,7 @@ def plan_of(changes=(), **variables):
 def rendered(changes=(), **variables):
     """{path: text} of all that the roles write for the app hello."""
     plan = plan_of(changes, **variables)
-    flask_app = renderer(plan=plan, __flask_app_fetch_user="flaskfleet-fetch")
+    flask_app = renderer(plan=plan, **ROLE_VARIABLES)
     nginx_site = renderer(role="nginx_site")
     app, site = plan["apps"][0], plan["sites"][0]
     files = {each["dest"]: flask_app.render(each["template"], {"app": app}) for each in plan["unit_files"]}
@@ -289,7 +291,7 @@ def test_gunicorn():
 @pytest.mark.parametrize(
     "changes, expected",
     [
-        ({"server": {"workers": 3}}, {"workers": 3}),
+        ({"server": {"workers": 999}}, {"workers": 999}),
         ({"server": {"threads": 1, "worker_class": "sync"}}, {"threads": 1, "worker_class": "sync"}),
         ({"server": {"max_requests": 1000}}, {"max_requests": 1000, "max_requests_jitter": 100}),
         ({"server": {"timeout": 90}}, {"timeout": 90}),

@@ -65,17 +65,16 @@ def make_plan(variables: dict[str, Any], platform: dict[str, Any], hostname: str
     templates = _digest(settings["flask_app_template_paths"])
     taken = {name for app in declared.apps for name in (app["domain"], *app["aliases"])}
     label = host_label(hostname) if settings["nginx_site_host_names"] else ""
-    apps = [
-        _app(app, settings, platform, label, taken, templates) for app in declared.apps if app["name"] in declared.only
-    ]
-    present = [app for app in apps if app["state"] == "present"]
+    selected = [app for app in declared.apps if app["name"] in declared.only]
+    apps = [_app(app, settings, platform, label, taken, templates) for app in selected if app["state"] == "present"]
     return {
         "apps": apps,
+        "absent": [app["name"] for app in selected if app["state"] == "absent"],
         "sites": [_site(app) for app in apps],
         "unit_files": _unit_files(apps),
         "site_files": _site_files(apps, settings, platform),
         "packages": sorted(
-            {*platform.get("packages", ()), *(package for app in present for package in app["system_packages"])}
+            {*platform.get("packages", ()), *(package for app in apps for package in app["system_packages"])}
         ),
         "declared": [app["name"] for app in declared.apps],
         "unselected": [app["name"] for app in declared.apps if app["name"] not in declared.only],
@@ -105,7 +104,7 @@ def _app(app, settings, platform, label, taken, templates):
         "repository": without_credentials(app["repository"]),
         "path": posixpath.normpath(app["path"]),
         "user": account(app),
-        "manage_user": app["state"] == "present",
+        "own_user": not app["user"],
         "server_names": [app["domain"], *app["aliases"], *on_this_host],
         "url": f"http://{app['domain']}/",
         "entrypoint": f"{module}:{function or 'app'}",
@@ -141,7 +140,7 @@ def _app(app, settings, platform, label, taken, templates):
         },
         "upstream_socket": f"{root}/current/web.sock",
     }
-    for key in ("secrets", "health_path", "health_timeout", "health_status", "settle"):
+    for key in ("state", "secrets", "health_path", "health_timeout", "health_status", "settle"):
         del planned[key]
     planned["build_hash"] = _short_hash(
         [planned[key] for key in _BUILD_KEYS], app["python"], app["server"]["kind"], settings["flask_app_installer"]
@@ -156,7 +155,7 @@ def _app(app, settings, platform, label, taken, templates):
 def _site(app):
     return {
         "app": app["name"],
-        **{key: app[key] for key in ("state", "domain", "server_names", "url")},
+        **{key: app[key] for key in ("domain", "server_names", "url")},
         "upstream": f"flask_{app['name']}",
         "socket": app["upstream_socket"],
     }
@@ -172,10 +171,9 @@ def _unit_files(apps):
             f"/etc/systemd/system/{units['socket']}": "web.socket.j2",
             f"/etc/systemd/system/{units['live']}": "live.service.j2",
             f"/etc/systemd/system/{units['target']}": "app.target.j2",
+            f"/etc/sysusers.d/{prefix}.conf": "app.sysusers.conf.j2",
             f"/etc/tmpfiles.d/{prefix}.conf": "app.tmpfiles.conf.j2",
         }
-        if app["manage_user"]:
-            wanted[f"/etc/sysusers.d/{prefix}.conf"] = "app.sysusers.conf.j2"
         files += [{"template": template, "dest": dest, "subject": app["name"]} for dest, template in wanted.items()]
     return files
 
@@ -215,12 +213,12 @@ def _system_packages(declared, os_family):
 
 
 def _digest(template_paths):
-    """Digest the templates in use: the role's, and in their place the user's of the same name."""
+    """Digest the templates that a release runs with: the role's, or the user's of the same name."""
     digest = hashlib.sha256()
-    for template in sorted(path for path in TEMPLATES.rglob("*") if path.is_file()):
-        name = template.relative_to(TEMPLATES)
-        source = next((path for path in (Path(folder) / name for folder in template_paths) if path.is_file()), template)
-        digest.update(f"{name}\0".encode() + hashlib.sha256(source.read_bytes()).digest())
+    for name in ("gunicorn.conf.py.j2", "web.service.j2", "web.socket.j2"):
+        candidates = [Path(folder, name) for folder in template_paths]
+        source = next((path for path in candidates if path.is_file()), TEMPLATES / name)
+        digest.update(hashlib.sha256(source.read_bytes()).digest())
     return digest.hexdigest()
 
 

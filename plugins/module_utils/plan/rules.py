@@ -13,8 +13,6 @@ UNSUPPORTED = {
     "build_commands": "commands in builds",
     "cache": "backing services",
     "database": "backing services",
-    "flask_app_purge_undeclared": "the removal of apps",
-    "flask_app_rebuild": "rebuilds",
     "flask_app_rollback_to": "rollbacks",
     "processes": "companion processes",
     "release_commands": "commands in releases",
@@ -22,7 +20,6 @@ UNSUPPORTED = {
     "schedules": "scheduled commands",
     "server.kind": "a second server",
     "shared_paths": "paths that outlive releases",
-    "state": "the removal of apps",
     "static": "static files served by nginx",
     "tls": "HTTPS",
 }
