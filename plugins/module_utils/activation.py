@@ -18,14 +18,17 @@ import time
 
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import (
     App,
+    LockTimeout,
     Unhealthy,
     fsync_directory,
     journal,
+    lock,
     systemctl,
     unit_states,
     unused_name,
     write_file,
 )
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import render_environment
 
 WANTS = "/etc/systemd/system/multi-user.target.wants"
 VERDICT_GRACE = 30  # seconds beyond the settle time after which the watch itself is taken for dead
@@ -42,20 +45,6 @@ class ActivationError(Exception):
         super().__init__(message)
         self.step = step
         self.journal = list(lines)
-
-
-def render_environment(variables):
-    """Text of a systemd EnvironmentFile= that gives exactly these values, newlines included (systemd.exec(5)).
-
-    Inside double quotes systemd treats ``\\``, ``"``, ``$`` and the backtick as special; a backslash makes them plain.
-    """
-    lines = []
-    for name in sorted(variables):
-        value = str(variables[name])
-        for character in '\\"$`':
-            value = value.replace(character, f"\\{character}")
-        lines.append(f'{name}="{value}"\n')
-    return "".join(lines)
 
 
 class Activation:
@@ -81,8 +70,8 @@ class Activation:
         for name in reversed(self.host.releases()):
             if self.host.release(name)["stem"] == self.stem and not self.host.failed(name) and self._same(name):
                 return name
-        directory = self.host.releases_directory
-        return unused_name(self.stem, os.listdir(directory) if os.path.isdir(directory) else ())
+        # what a killed run left of a release does not count: write() replaces it
+        return unused_name(self.stem, self.host.releases())
 
     def _same(self, name):
         if self.host.release(name)["build"] != self.spec["build"]:
@@ -90,7 +79,7 @@ class Activation:
         directory = os.path.join(self.host.releases_directory, name)
         for file, text in self.files.items():
             try:
-                with open(os.path.join(directory, file), encoding="utf-8") as stream:
+                with open(os.path.join(directory, file), encoding="utf-8", newline="") as stream:
                     if stream.read() != text:
                         return False
             except FileNotFoundError:
@@ -146,7 +135,16 @@ class Activation:
             raise ActivationError("probe", str(problem), journal(unit)) from problem
 
     def activate(self):
-        """From nothing to the traffic. The caller holds the host's lock and has the verdict of the watch awaited."""
+        """From nothing to the traffic. The caller holds the lock of all runs, and awaits the verdict of the watch.
+
+        :return: how many seconds it took
+        """
+        with lock(self.host.root, name=self.host.name):
+            if self.host.live() != self.live:
+                raise ActivationError("start", f"traffic went back to {self.host.live()} meanwhile, run it again")
+            return self._activate()
+
+    def _activate(self):
         started = time.monotonic()
         self.write()
         try:
@@ -222,7 +220,7 @@ def activate_all(activations, jobs):
             return activation.activate()
         except ActivationError as error:
             return error
-        except (OSError, subprocess.SubprocessError) as error:
+        except (LockTimeout, OSError, subprocess.SubprocessError) as error:
             return ActivationError("write", f"{type(error).__name__}: {error}")
 
     with concurrent.futures.ThreadPoolExecutor(max(jobs, 1)) as pool:

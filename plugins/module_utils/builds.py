@@ -29,6 +29,7 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host imp
     unused_name,
     write_file,
 )
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.remote import git_configuration
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import CommandFailed, run
 
 FETCH_USER = "flaskfleet-fetch"
@@ -128,10 +129,15 @@ class Builder:
         if not os.path.isdir(repo):
             os.mkdir(repo, 0o700)
             os.chown(repo, owner.pw_uid, owner.pw_gid)
-        # the URL may carry a password: it travels in a file, not on a command line
+        # the password of the URL travels in a file, not on a command line
         remote = os.path.join(app["paths"]["root"], "repository.conf")
-        quoted = url.replace("\\", "\\\\").replace('"', '\\"')
-        write_file(remote, f'[remote "origin"]\n\turl = "{quoted}"\n', mode=0o640)
+        lines = []
+        for key, value in git_configuration(url).items():
+            section, _dot, rest = key.partition(".")
+            subsection, _dot, name = rest.rpartition(".")
+            quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+            lines.append(f'[{section} "{subsection}"]\n\t{name} = "{quoted}"\n')
+        write_file(remote, "".join(lines), mode=0o640)
         os.chown(remote, 0, owner.pw_gid)
         git = [*GIT, "-c", f"include.path={remote}", f"--git-dir={repo}"]
         refs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
@@ -257,7 +263,7 @@ class Builder:
             self.uv,
             python,
             environment,
-            find_requirements(app, source),
+            find_requirements(app, source, self.settings["installer"]),
             wanted_packages(app),
         )
         try:
@@ -367,17 +373,17 @@ def give(directory, uid, gid):
                 os.chmod(path, stat.S_IMODE(status.st_mode) & ~0o022)
 
 
-def find_requirements(app, source):
+def find_requirements(app, source, installer):
     """The file that names the dependencies, relative to the app's folder; None when it has none.
 
-    uv.lock first (it is exact), then requirements.txt, then pyproject.toml: many repositories have a pyproject.toml
-    for their tools' settings and pin what they deploy in requirements.txt.
+    uv.lock first (it is exact; pip can't read it), then requirements.txt, then pyproject.toml: many repositories have
+    a pyproject.toml for their tools' settings and pin what they deploy in requirements.txt.
     """
     if app["requirements"]:
         if not os.path.isfile(os.path.join(source, app["requirements"])):
             raise BuildError("install dependencies", f"requirements: there is no file {app['requirements']!r}")
         return app["requirements"]
-    for name in ("uv.lock", "requirements.txt", "pyproject.toml"):
+    for name in (*(["uv.lock"] if installer == "uv" else []), "requirements.txt", "pyproject.toml"):
         if os.path.isfile(os.path.join(source, name)):
             return name
     return None
@@ -420,7 +426,12 @@ def install_script(installer, uv, python, environment, requirements, packages):
 def pip_configuration():
     """{option: value} of the host's own pip configuration files; later files win, as in pip."""
     parser = configparser.ConfigParser(interpolation=None)
-    parser.read(PIP_FILES, encoding="utf-8")
+    parser.optionxform = lambda name: name.lower().replace("_", "-")
+    try:
+        parser.read(PIP_FILES, encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError) as error:  # its text may tell an index's password
+        message = f"the pip configuration of this host cannot be read ({type(error).__name__})"
+        raise BuildError("install dependencies", message) from None
     return {
         key: value for section in ("global", "install") if section in parser for key, value in parser[section].items()
     }

@@ -24,7 +24,12 @@ def decode(text):
 
 
 def scrub(text, secrets):
-    """``text`` with every secret value in it replaced; the longest first, so that none is left in part."""
-    for secret in sorted({str(each) for each in secrets if str(each)}, key=len, reverse=True):
-        text = text.replace(secret, "********")
+    """``text`` with every secret value in it replaced; the longest first, so that none is left in part.
+
+    Of a secret of several lines each line is one too, since output and journal come in lines.
+    """
+    values = {str(each) for each in secrets}
+    parts = {line for value in values for line in (value, *value.splitlines()) if line.strip()}
+    for part in sorted(parts, key=len, reverse=True):
+        text = text.replace(part, "********")
     return text

@@ -24,6 +24,7 @@ import errno
 import fcntl
 import http.client
 import json
+import math
 import os
 import shutil
 import socket
@@ -40,7 +41,14 @@ PROBE_LIMIT = 5  # seconds one probe may take once a release has traffic
 
 
 class Unhealthy(Exception):
-    """A release does not do what it must; the text says what was seen."""
+    """A release does not do what it must; the text says what was seen.
+
+    :ivar status: the HTTP status it answered with; None when there was no answer
+    """
+
+    def __init__(self, message, status=None):
+        super().__init__(message)
+        self.status = status
 
 
 class LockTimeout(Exception):
@@ -78,18 +86,24 @@ def read_json(path):
     try:
         with open(path, encoding="utf-8") as stream:
             return json.load(stream)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
 @contextlib.contextmanager
-def lock(root, wait=60.0):
-    """Hold the host's deployment lock. It is the kernel's, so it ends with the process that holds it.
+def lock(root, wait=60.0, name=""):
+    """Hold the lock of all runs on this host, or with ``name`` the one of an app. It is the kernel's, so it ends with
+    the process that holds it.
+
+    A run holds the first for as long as it works, and an app's while it changes that app. The watch over a new release
+    needs only the latter: it can give the traffic back while a run is busy with other apps.
 
     :raises LockTimeout: another process held it for ``wait`` seconds.
     """
     deadline = time.monotonic() + wait
-    descriptor = os.open(os.path.join(root, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(
+        os.path.join(root, f".{name}.lock" if name else ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+    )
     try:
         while True:
             try:
@@ -172,7 +186,7 @@ def probe(path, health, limit=PROBE_LIMIT):
         connection.close()
     if not acceptable(status, health["statuses"]):
         expected = ", ".join(str(each) for each in health["statuses"])
-        raise Unhealthy(f"{health['path']} answered {status}, expected {expected}")
+        raise Unhealthy(f"{health['path']} answered {status}, expected {expected}", status)
     return status
 
 
@@ -259,8 +273,7 @@ class App:
     def stop(self, name, wait=True):
         units = [self.unit(name), self.unit(name, "socket")]
         systemctl("stop", *([] if wait else ["--no-block"]), "--", *units)
-        if wait:
-            systemctl("reset-failed", "--", *units)
+        systemctl("reset-failed", "--", *units)  # stopping leaves a failed unit as it is
 
     def check(self, name):
         """Raise Unhealthy when the process of a release has ended, or was started anew by systemd."""
@@ -281,7 +294,7 @@ class App:
         def ask():
             try:
                 probe(path, health, max(deadline - time.monotonic(), 0.1))
-            except Unhealthy as problem:
+            except Exception as problem:  # whatever it is, it is no answer
                 problems.append(problem)
 
         while True:
@@ -419,7 +432,7 @@ def settle(app, name):
     release = app.release(name)
     previous = app.mark(name).get("previous")
     problem = watch(app, name, release["health"])
-    with lock(app.root):
+    with lock(app.root, wait=math.inf, name=app.name):
         if app.live() != name:
             return
         if problem is None:
@@ -427,7 +440,9 @@ def settle(app, name):
             app.retire()
             return
         lines = journal(app.unit(name))
-        if previous and app.release(previous):
+        if previous and app.release(previous) is None:
+            previous = None  # it was removed: better a sick release than none
+        if previous:
             app.start(previous)  # it still runs; after a reboot in between it may not
             app.switch(previous)
         app.set_mark(name, "failed", reason=problem, journal=lines, returned_to=previous)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 
 PROPERTIES = (
     "NoNewPrivileges=yes",
@@ -49,13 +50,27 @@ class CommandFailed(Exception):
         self.output = output
 
 
+def render_environment(variables):
+    """Text of a systemd EnvironmentFile= that gives exactly these values, newlines included (systemd.exec(5)).
+
+    Inside double quotes systemd treats ``\\``, ``"``, ``$`` and the backtick as special; a backslash makes them plain.
+    """
+    lines = []
+    for name in sorted(variables):
+        value = str(variables[name])
+        for character in '\\"$`':
+            value = value.replace(character, f"\\{character}")
+        lines.append(f'{name}="{value}"\n')
+    return "".join(lines)
+
+
 def run(command, user, writable=(), readable=(), hidden=(), environment=None, directory="/", limit=1800, lines=25):
     """Run ``command`` (a list) as ``user`` and return its stdout.
 
     :param writable: paths it may write to; everything else is read-only
     :param readable: paths below a hidden one that it may see after all
     :param hidden: directories that appear empty
-    :param environment: dict; never put a secret here, a unit's environment can be read by everybody
+    :param environment: dict; it travels in a file, since everybody can read a command line and a unit's properties
     :param limit: seconds until it is ended
     :raises CommandFailed: it failed, or took longer than ``limit``
     """
@@ -65,8 +80,11 @@ def run(command, user, writable=(), readable=(), hidden=(), environment=None, di
     properties += [f"BindPaths={path}" for path in writable]
     full = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--service-type=exec"]
     full += [f"--property={each}" for each in properties]
-    full += [f"--setenv={name}={value}" for name, value in {"HOME": "/tmp", **(environment or {})}.items()]
-    result = subprocess.run([*full, "--", *command], capture_output=True, text=True, errors="replace", check=False)
+    with tempfile.NamedTemporaryFile("w", dir="/run", prefix="flask-app-", encoding="utf-8") as stream:  # mode 0600
+        stream.write(render_environment({"HOME": "/tmp", **(environment or {})}))
+        stream.flush()
+        full += [f"--property=EnvironmentFile={stream.name}", "--", *command]
+        result = subprocess.run(full, capture_output=True, text=True, errors="replace", check=False)
     if result.returncode != 0:
         output = (result.stdout + result.stderr).splitlines()
         raise CommandFailed(result.returncode, output[-lines:])

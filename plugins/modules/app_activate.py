@@ -172,7 +172,7 @@ def main():
         result = run(module)
     except LockTimeout as error:
         module.fail_json(msg=str(error))
-    except ZeroDivisionError as error:  # a traceback would print values
+    except Exception as error:  # a traceback would print values
         module.fail_json(msg=f"app_activate failed: {type(error).__name__}")
     module.exit_json(**result)
 

@@ -99,7 +99,7 @@ def describe(app):
     try:
         return {**state, "status": probe(app.socket_path(name), release["health"]), "healthy": True}
     except Unhealthy as problem:
-        return {**state, "problem": str(problem)}
+        return {**state, "status": problem.status, "problem": str(problem)}
 
 
 def main():

@@ -10,8 +10,8 @@ module: app_remove
 short_description: Stop Flask apps and remove them from a host, but never their data
 version_added: 0.1.0
 description:
-  - Stops and disables everything that an app runs, after those who are connected have got their answers, and removes its
-    releases, builds and mirror.
+  - Stops and disables everything that an app runs, after those who are connected have got their answers, and removes
+    its releases, builds and mirror.
   - The app's data directory and its account stay, since the data belongs to it. Its unit files are removed by whoever
     wrote them.
 author:
@@ -65,7 +65,6 @@ removed:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import App, LockTimeout, apps_on_host, lock
 
 
@@ -90,7 +89,8 @@ def main():
         try:
             with lock(root, module.params["lock_timeout"]):
                 for name in removed:
-                    App(root, name).remove()
+                    with lock(root, name=name):
+                        App(root, name).remove()
         except LockTimeout as error:
             module.fail_json(msg=str(error))
     module.exit_json(changed=bool(removed), removed=removed)

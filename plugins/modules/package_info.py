@@ -68,7 +68,8 @@ DPKG_STATUS = "/var/lib/dpkg/status"
 def installed_by_dpkg(names):
     """Those of ``names`` that dpkg's own data base has as installed."""
     with open(DPKG_STATUS, encoding="utf-8", errors="replace") as stream:
-        found = re.findall(r"^Package: (\S+)\nStatus: \S+ \S+ installed$", stream.read(), re.MULTILINE)
+        # the fields Essential and Protected may stand between these two
+        found = re.findall(r"^Package: (\S+)\n(?:\S.*\n)*?Status: \S+ \S+ installed$", stream.read(), re.MULTILINE)
     return set(names).intersection(found)
 
 

@@ -19,6 +19,8 @@ import subprocess
 
 from ansible import constants as C
 
+from ..module_utils.remote import git_configuration
+
 TIMEOUT = 20  # seconds for a repository to answer
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -58,17 +60,18 @@ def resolve(url, version):
         if version == "HEAD"
         else [f"refs/heads/{version}", f"refs/tags/{version}^{{}}", f"refs/tags/{version}"]
     )
-    # the URL travels in the environment, since a command line can be read by everybody on this machine
+    # the password travels in the environment, since a command line can be read by everybody on this machine
+    configuration = git_configuration(url)
     environment = {
         **os.environ,
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": "remote.pinned.url",
-        "GIT_CONFIG_VALUE_0": url,
+        "GIT_CONFIG_COUNT": str(len(configuration)),
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes"),
     }
+    for number, (key, value) in enumerate(configuration.items()):
+        environment.update({f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value})
     try:
-        command = ["git", "-c", "protocol.ext.allow=never", "ls-remote", "pinned", *names]
+        command = ["git", "-c", "protocol.ext.allow=never", "ls-remote", "origin", *names]
         answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=True)
     except (OSError, subprocess.SubprocessError):
         return None

@@ -13,12 +13,9 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.flaskfleet.deploy.plugins.module_utils import activation, release_host
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.activation import (
-    Activation,
-    ActivationError,
-    render_environment,
-)
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.activation import Activation, ActivationError
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import make_plan
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import render_environment
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -156,6 +153,14 @@ def test_choose(app, activate, stem, there, failed, wanted, name):
     assert chosen.needed is (expected != made.release)
 
 
+@pytest.mark.parametrize("value", NASTY)
+def test_a_release_with_any_value_is_made_once(app, activate, value):
+    made = activate(environment={"VALUE": value})
+    made.write()
+    app.switch(made.release)
+    assert not activate(environment={"VALUE": value}).needed
+
+
 def test_a_commit_that_only_the_host_can_tell(activate):
     wanted = activate(commit=None)
     assert (wanted.stem, wanted.release, wanted.needed) == (None, None, True)
@@ -197,7 +202,7 @@ def test_write_that_is_killed_leaves_no_release(app, activate, monkeypatch, file
     monkeypatch.undo()
     again = activate()
     again.write()
-    assert app.releases() == [again.release]
+    assert app.releases() == os.listdir(app.releases_directory) == [wanted.release]
 
 
 def test_write_leaves_a_complete_release_alone(app, activate):

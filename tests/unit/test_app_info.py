@@ -35,7 +35,7 @@ def live(app, monkeypatch, serve):
     "status, state",
     [
         (200, {"status": 200, "healthy": True, "problem": None}),
-        (500, {"status": None, "healthy": False, "problem": "/health answered 500, expected 2xx, 3xx"}),
+        (500, {"status": 500, "healthy": False, "problem": "/health answered 500, expected 2xx, 3xx"}),
         (None, {"status": None, "healthy": False, "problem": "no answer to /health: FileNotFoundError"}),
     ],
 )

@@ -23,6 +23,7 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.builds import (
     wanted_packages,
 )
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import make_plan
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.remote import git_configuration
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import CommandFailed
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -34,26 +35,28 @@ URL = "https://me:the-password@git.test/hello.git"
 
 
 @pytest.mark.parametrize(
-    "files, declared, expected",
+    "files, declared, installer, expected",
     [
-        ("uv.lock requirements.txt pyproject.toml", "", "uv.lock"),
-        ("requirements.txt pyproject.toml", "", "requirements.txt"),
-        ("pyproject.toml setup.py", "", "pyproject.toml"),
-        ("setup.py", "", None),
-        ("uv.lock requirements.txt prod/pins.txt", "prod/pins.txt", "prod/pins.txt"),
+        ("uv.lock requirements.txt pyproject.toml", "", "uv", "uv.lock"),
+        ("uv.lock requirements.txt pyproject.toml", "", "pip", "requirements.txt"),
+        ("uv.lock pyproject.toml", "", "pip", "pyproject.toml"),
+        ("requirements.txt pyproject.toml", "", "uv", "requirements.txt"),
+        ("pyproject.toml setup.py", "", "uv", "pyproject.toml"),
+        ("setup.py", "", "uv", None),
+        ("uv.lock requirements.txt prod/pins.txt", "prod/pins.txt", "uv", "prod/pins.txt"),
     ],
 )
-def test_find_requirements(tmp_path, files, declared, expected):
+def test_find_requirements(tmp_path, files, declared, installer, expected):
     for name in files.split():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
-    assert find_requirements({"requirements": declared}, str(tmp_path)) == expected
+    assert find_requirements({"requirements": declared}, str(tmp_path), installer) == expected
 
 
 def test_requirements_that_are_not_there(tmp_path):
     (tmp_path / "requirements.txt").write_text("")
     with pytest.raises(BuildError, match="there is no file 'pins.txt'") as caught:
-        find_requirements({"requirements": "pins.txt"}, str(tmp_path))
+        find_requirements({"requirements": "pins.txt"}, str(tmp_path), "uv")
     assert caught.value.step == "install dependencies"
 
 
@@ -144,6 +147,7 @@ def test_an_installation_ends_with_the_first_failure(stubs, installer):
     [
         pytest.param([], {}, id="none"),
         pytest.param(["[global]\nindex-url = https://a.test/simple\n"], {"index-url": "https://a.test/simple"}, id="1"),
+        pytest.param(["[global]\nindex_url = https://a.test\n"], {"index-url": "https://a.test"}, id="underscores"),
         pytest.param(["[list]\nformat = json\n"], {}, id="of other commands"),
         pytest.param(["[global]\ncert = /a%20b\n"], {"cert": "/a%20b"}, id="a percent sign"),
         pytest.param(["[global]\nCert=/a\n[install]\ncert=/b\n"], {"cert": "/b"}, id="install goes before global"),
@@ -161,6 +165,15 @@ def test_pip_configuration(tmp_path, monkeypatch, texts, expected):
         path.write_text(text)
     monkeypatch.setattr(builds, "PIP_FILES", paths)
     assert pip_configuration() == expected
+
+
+@pytest.mark.parametrize("text", ["index-url = https://me:canary@a.test\n", "[global]\ncanary\n", "\xff"])
+def test_a_pip_configuration_that_cannot_be_read(tmp_path, monkeypatch, text):
+    (tmp_path / "pip.conf").write_text(text, encoding="latin-1")
+    monkeypatch.setattr(builds, "PIP_FILES", [tmp_path / "pip.conf"])
+    with pytest.raises(BuildError, match="the pip configuration of this host cannot be read") as caught:
+        pip_configuration()
+    assert "canary" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -301,8 +314,11 @@ def test_the_password_of_a_url_is_on_no_command_line(app, builder, planned, sand
     assert "the-password" not in repr(sandbox.commands)
     remote = Path(app.directory, "repository.conf")
     assert stat.S_IMODE(remote.stat().st_mode) == 0o640
-    url = ["git", "config", "--file", str(remote), "remote.origin.url"]
-    assert subprocess.run(url, capture_output=True, text=True, check=True).stdout == f"{URL}\n"
+    told = {}
+    for key in ("remote.origin.url", "http.https://git.test/.extraHeader"):
+        command = ["git", "config", "--file", str(remote), key]
+        told[key] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.rstrip("\n")
+    assert told == git_configuration(URL)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
@@ -21,6 +22,16 @@ Version: 1.26
 Package: renamed
 Former-Package: not-a-package
 Status: install ok installed
+
+Package: bash
+Essential: yes
+Status: install ok installed
+
+Package: libgcc-s1
+Protected: yes
+Status: install ok installed
+
+Package: no-status
 
 Package: held
 Status: hold ok installed
@@ -78,6 +89,9 @@ def dpkg(tmp_path, monkeypatch):
     [
         ("nginx", False),
         ("held", False),
+        ("bash", False),
+        ("libgcc-s1", False),
+        ("no-status", True),
         ("libc6", False),
         ("last", False),
         ("removed", True),
@@ -121,3 +135,15 @@ def test_rpm(tmp_path, monkeypatch, run):
     (tmp_path / "rpm").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert run("nginx", "@web", "git", "package")["missing"] == ["@web", "package"]
+
+
+def test_this_machine(run):
+    """What dpkg itself says, where it is the package manager."""
+    try:
+        command = ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package}\n"]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except FileNotFoundError:
+        pytest.skip("no dpkg")
+    packages = [line.split()[-1] for line in output.splitlines() if line.startswith("installed ")]
+    assert len(packages) > 10
+    assert run(*packages, "never-heard-of")["missing"] == ["never-heard-of"]

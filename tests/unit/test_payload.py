@@ -38,6 +38,8 @@ def test_what_is_encoded_can_be_decoded(value):
         ("nothing", [], "nothing"),
         ("two\nlines", ["two\nlines"], "********"),
         ("a.c abc", ["a.c"], "******** abc"),
+        ("key: MIIE", ["BEGIN\nMIIE\n\nEND\n"], "key: ********"),
+        ("two words", ["two\n \nlines"], "******** words"),
     ],
 )
 def test_scrub(text, secrets, expected):

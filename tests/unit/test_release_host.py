@@ -261,6 +261,7 @@ def test_releases_are_the_complete_ones_in_the_order_of_their_making(app):
     app.add("c", created=1)
     app.add("a", created=11)
     Path(app.releases_directory, "half").mkdir()
+    Path(app.releases_directory, "notes.txt").write_text("a person's")
     assert app.releases() == ["c", "b", "a"]
 
 
@@ -466,6 +467,14 @@ def test_wait_until_healthy_gives_up_at_once_when_the_process_has_ended(app, sys
     assert clock.now == 1000
 
 
+def test_wait_until_healthy_takes_no_broken_probe_for_an_answer(app, systemd, clock, monkeypatch):
+    app.add("one")
+    systemd.running("flask-hello@one.service")
+    monkeypatch.setattr(release_host, "probe", lambda path, health, limit: 1 / 0)
+    with pytest.raises(Unhealthy, match="division by zero"):
+        app.wait_until_healthy("one", HEALTH)
+
+
 def test_wait_until_healthy_looks_at_the_process_while_a_probe_waits(app, systemd, serve, monkeypatch):
     """systemd holds the socket open, so a probe of a dead process gets no answer at all."""
     app.add("one")
@@ -531,7 +540,7 @@ def two(app, systemd, clock, monkeypatch):
 def test_settle_a_healthy_release(two, systemd):
     release_host.settle(two, "new")
     assert two.live() == "new" and two.mark("new")["state"] == "settled"
-    assert systemd.commands == ["stop --no-block flask-hello@old.service flask-hello@old.socket"]
+    assert systemd.commands[0] == "stop --no-block flask-hello@old.service flask-hello@old.socket"
     assert two.releases() == ["old", "new"]
 
 
@@ -545,6 +554,12 @@ def test_settle_prunes(two, systemd):
     )
     release_host.settle(two, "new")
     assert two.releases() == ["draining", "old", "new"]
+
+
+def test_settle_clears_what_failed(two, systemd):
+    systemd.units["flask-hello@old.service"] = {"ActiveState": "failed"}
+    release_host.settle(two, "new")
+    assert two.running() == {"new"}
 
 
 def test_settle_gives_the_traffic_back(two, systemd, monkeypatch):
@@ -583,7 +598,7 @@ def test_settle_compares_once_it_has_the_lock(two, systemd, clock, monkeypatch):
     two.add("newer", created=3)
     scripted(monkeypatch, "sick")
     with contextlib.ExitStack() as run:
-        run.enter_context(release_host.lock(two.root))
+        run.enter_context(release_host.lock(two.root, name=two.name))
 
         def switch():
             two.switch("newer")
@@ -592,6 +607,21 @@ def test_settle_compares_once_it_has_the_lock(two, systemd, clock, monkeypatch):
         clock.after(10, switch)
         release_host.settle(two, "new")
     assert two.live() == "newer" and systemd.commands == []
+
+
+def test_settle_outlasts_a_long_run(two, clock):
+    with contextlib.ExitStack() as run:
+        run.enter_context(release_host.lock(two.root, name=two.name))
+        clock.after(600, run.close)
+        release_host.settle(two, "new")
+    assert two.mark("new")["state"] == "settled"
+
+
+def test_settle_does_not_wait_for_a_run_that_is_busy_with_other_apps(two, systemd, clock, monkeypatch):
+    scripted(monkeypatch, "sick")
+    with release_host.lock(two.root):
+        release_host.settle(two, "new")
+    assert two.live() == "old"
 
 
 def test_a_first_release_that_fails_keeps_the_traffic(app, systemd, clock, monkeypatch):
@@ -603,6 +633,15 @@ def test_a_first_release_that_fails_keeps_the_traffic(app, systemd, clock, monke
     mark = app.mark("first")
     assert (mark["state"], mark["reason"], mark["returned_to"]) == ("failed", "sick", None)
     assert systemd.commands == []
+
+
+def test_a_sick_release_keeps_the_traffic_when_the_one_before_is_gone(two, systemd, monkeypatch):
+    scripted(monkeypatch, "sick")
+    two.remove_release("old")
+    release_host.settle(two, "new")
+    assert two.live() == "new"
+    assert (two.mark("new")["state"], two.mark("new")["returned_to"]) == ("failed", None)
+    assert systemd.state("flask-hello@new.service")["ActiveState"] == "active"
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from ansible_collections.flaskfleet.deploy.plugins.module_utils import sandbox
 
@@ -24,7 +26,9 @@ def systemd_run(tmp_path, monkeypatch):
 
 
 def test_run(systemd_run):
-    arguments = systemd_run("echo out; echo err >&2")
+    keep = "stat --format=%A $file; cat $file"
+    find = "for each; do case $each in *EnvironmentFile=*) file=${each##*=};; esac; done"
+    arguments = systemd_run(f"{find}; ({keep}) > ${{0%/*}}/environment; echo out; echo err >&2")
     output = sandbox.run(
         ["git", "--version"],
         user="flask-hello",
@@ -39,10 +43,13 @@ def test_run(systemd_run):
     words = arguments.read_text().splitlines()
     assert words[-3:] == ["--", "git", "--version"]
     properties = {word.removeprefix("--property=") for word in words if word.startswith("--property=")}
+    (file,) = {each for each in properties if each.startswith("EnvironmentFile=")}
     own = {"User=flask-hello", "WorkingDirectory=/w1", "RuntimeMaxSec=60", "TemporaryFileSystem=/h:ro"}
     paths = {"BindReadOnlyPaths=/r", "BindPaths=/w1", "BindPaths=/w2"}
-    assert properties == {*sandbox.PROPERTIES, *own, *paths}
-    assert [word for word in words if word.startswith("--setenv")] == ["--setenv=HOME=/elsewhere", "--setenv=A=b c"]
+    assert properties == {*sandbox.PROPERTIES, *own, *paths, file}
+    assert file.startswith("EnvironmentFile=/run/flask-app-") and "b c" not in " ".join(words)
+    assert (arguments.parent / "environment").read_text() == '-rw-------\nA="b c"\nHOME="/elsewhere"\n'
+    assert not os.path.exists(file.removeprefix("EnvironmentFile="))
     assert {"--wait", "--pipe", "--collect", "--service-type=exec"} <= set(words)
 
 

@@ -27,11 +27,11 @@ CHANGES = {
     "a removed app": [HELLO, {**SECOND, "state": "absent"}],
 }
 
-# All that a run could leave: every file with its kind, mode, owner, size and link, the content of those that could matter,
-# and the packages. Left out: what any look at a package manager touches (its cache, the index that it keeps in memory).
+# All that a run could leave: every file with its kind, mode, owner, size and link, the content of those that could
+# matter, and the packages. Left out: what any look at a package manager touches (its cache, its data base's journal).
 SNAPSHOT = r"""
-skip='( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /var/log -o -path /var/cache -o -path /var/lib/systemd
-    -o -name rpmdb.sqlite-shm ) -prune'
+skip='( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /var/log -o -path /var/cache
+    -o -path /var/lib/systemd -o -path /var/lib/rpm ) -prune'
 find / -xdev $skip -o -printf '%p %y %m %u %g %s %l\n'
 find /etc /opt /root /usr/local /var -xdev $skip -o -type f -exec md5sum {} +
 dpkg-query --list 2> /dev/null || rpm --query --all | sort
@@ -39,7 +39,7 @@ dpkg-query --list 2> /dev/null || rpm --query --all | sort
 
 
 def run(apps, *arguments):
-    """Run the site playbook with these apps; returns {(host, task): ok | changed | skipping | failed} and the output."""
+    """Run the site playbook with these apps; returns {(host, task): ok | changed | skipping} and the output."""
     playbook = str(Path(sys.executable).parent / "ansible-playbook")
     command = [playbook, "--inventory", str(INVENTORY), "flaskfleet.deploy.site", *arguments]
     command += ["--extra-vars", json.dumps({"flask_apps": apps})]
