@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.flaskfleet.deploy.plugins.modules import package_info
+from ansible_collections.flaskfleet.deploy.plugins.modules import packages
 
 STATUS = """\
 Package: nginx
@@ -72,7 +72,7 @@ def run(monkeypatch, capsys):
 
     def run(*names):
         with patch_module_args({"names": list(names)}), pytest.raises(SystemExit):
-            package_info.main()
+            packages.main()
         return json.loads(capsys.readouterr().out)
 
     return run
@@ -81,7 +81,7 @@ def run(monkeypatch, capsys):
 @pytest.fixture
 def dpkg(tmp_path, monkeypatch):
     (tmp_path / "status").write_text(STATUS)
-    monkeypatch.setattr(package_info, "DPKG_STATUS", str(tmp_path / "status"))
+    monkeypatch.setattr(packages, "DPKG_STATUS", str(tmp_path / "status"))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ exit $status
 
 
 def test_rpm(tmp_path, monkeypatch, run):
-    monkeypatch.setattr(package_info, "DPKG_STATUS", str(tmp_path / "no such file"))
+    monkeypatch.setattr(packages, "DPKG_STATUS", str(tmp_path / "no such file"))
     (tmp_path / "rpm").write_text(RPM)
     (tmp_path / "rpm").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: package_info
-short_description: Say which OS packages a host lacks
+module: packages
+short_description: Install those OS packages that a host lacks
 version_added: 0.1.0
 description:
-  - Returns those of the named packages that are not installed, from the package data base alone.
-  - So a role can leave the package manager alone when nothing is missing, which is slow to find that out, and have it
-    refresh its lists when something is. Fresh machines and images come without lists, or with old ones.
+  - Looks into the package data base and calls M(ansible.builtin.package) only for the packages that are missing. The
+    package manager itself is slow to find out that there is nothing to do.
+  - When something is missing, the package lists are refreshed first. Fresh machines and images come without lists, or
+    with old ones.
   - What is no plain package name (a group, a capability, a name with a version) counts as missing. The package manager
     then decides.
 author:
@@ -20,6 +21,7 @@ author:
 attributes:
   check_mode:
     support: full
+    description: The package manager is not called. On bare machines it knows no packages, and some write even then.
   diff_mode:
     support: none
   idempotent:
@@ -32,25 +34,17 @@ options:
     required: true
 seealso:
   - module: ansible.builtin.package
-  - module: ansible.builtin.package_facts
 """
 
 EXAMPLES = r"""
-- name: See which packages are missing
-  flaskfleet.deploy.package_info:
+- name: Install nginx and git
+  flaskfleet.deploy.packages:
     names: [nginx, git]
-  register: packages
-
-- name: Install them
-  ansible.builtin.package:
-    name: "{{ packages.missing }}"
-    update_cache: true
-  when: packages.missing | length > 0
 """
 
 RETURN = r"""
 missing:
-  description: The packages that are not installed, in the order in which they were named.
+  description: The packages that were not installed, in the order in which they were named.
   returned: always
   type: list
   elements: str
@@ -80,6 +74,7 @@ def installed_by_rpm(module, names):
 
 
 def main():
+    """Only the look: the action plugin of this name has the rest done."""
     module = AnsibleModule(
         argument_spec={"names": {"type": "list", "elements": "str", "required": True}}, supports_check_mode=True
     )
