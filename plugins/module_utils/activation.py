@@ -9,20 +9,20 @@ Until the switch nothing that serves is touched, so whatever fails before it lea
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import pwd
 import shutil
-import subprocess
 import time
 
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import (
     App,
-    LockTimeout,
     Unhealthy,
     fsync_directory,
     journal,
     lock,
+    running,
     systemctl,
     unit_states,
     unused_name,
@@ -97,6 +97,8 @@ class Activation:
         if self.host.release(self.release) is not None:
             return
         spec = self.spec
+        if not os.path.isdir(os.path.join(self.host.builds_directory, spec["build"])):
+            raise ActivationError("write", f"the build {spec['build']} was removed meanwhile, run it again")
         directory = os.path.join(self.host.releases_directory, self.release)
         shutil.rmtree(directory, ignore_errors=True)  # what a killed run left of it
         os.mkdir(directory)
@@ -155,7 +157,10 @@ class Activation:
             if self.host.live() != self.release:
                 reason = str(error) or type(error).__name__
                 self.host.set_mark(self.release, "failed", reason=reason, journal=getattr(error, "journal", []))
-                self.host.stop(self.release)
+                self.host.discard(self.release)
+                self.host.prune(
+                    self.spec["keep_releases"], never={self.live, self.host.mark(self.live).get("previous")}
+                )
             raise
         self.host.start_settling(self.release)
         return time.monotonic() - started
@@ -164,14 +169,17 @@ class Activation:
         """Wait for what the host's own watch says. Needs no lock: the watch takes it to act."""
         deadline = time.monotonic() + self.spec["health"]["settle"] + VERDICT_GRACE
         while time.monotonic() < deadline:
-            mark = self.host.mark(self.release)
+            lost = self.host.live() != self.release
+            # the watch gives the traffic back first and writes down why then, under the lock
+            with lock(self.host.root, name=self.host.name) if lost else contextlib.nullcontext():
+                mark = self.host.mark(self.release)
             if mark.get("state") == "settled":
                 return
             if mark.get("state") == "failed":
                 back = mark.get("returned_to")
                 message = f"{mark['reason']}; traffic went back to {back}" if back else mark["reason"]
                 raise ActivationError("settle", message, mark.get("journal", ()))
-            if self.host.live() != self.release:
+            if lost:
                 raise ActivationError("settle", f"another run switched to {self.host.live()} meanwhile")
             time.sleep(0.1)
         raise ActivationError("settle", f"{self.host.settle_unit(self.release)} gave no verdict")
@@ -181,12 +189,28 @@ def ensure_running(activations):
     """Start the live releases that should run and don't. Returns the names of the apps that were started."""
     units = {each.host.unit(each.live): each for each in activations if each.live and not each.needed}
     states = unit_states(list(units), ("ActiveState",))
-    stopped = [
-        each for unit, each in units.items() if states.get(unit, {}).get("ActiveState") not in ("active", "activating")
-    ]
-    for each in stopped:
+    stopped = []
+    for unit, each in units.items():
+        if not os.path.exists(each.host.socket_path(each.live)):
+            each.host.stop(each.live)  # it may run, but nobody can reach it
+        elif states.get(unit, {}).get("ActiveState") in ("active", "activating"):
+            continue
         each.host.start(each.live)
-    return [each.spec["name"] for each in stopped]
+        stopped.append(each.spec["name"])
+    return stopped
+
+
+def stop_strays(activations):
+    """Stop releases that a killed run started and no later one took up. Returns the names of their apps."""
+    started = running()
+    found = []
+    for each in activations:
+        strays = {name for name, stopping in started.get(each.spec["name"], {}).items() if not stopping} - {each.live}
+        if strays and each.live and not each.needed and each.host.mark(each.live).get("state") != "settling":
+            with lock(each.host.root, name=each.host.name):
+                each.host.retire()
+            found.append(each.spec["name"])
+    return found
 
 
 def unsettled(activations):
@@ -220,7 +244,7 @@ def activate_all(activations, jobs):
             return activation.activate()
         except ActivationError as error:
             return error
-        except (LockTimeout, OSError, subprocess.SubprocessError) as error:
+        except Exception as error:  # whatever it is, it must not keep the other apps from their releases
             return ActivationError("write", f"{type(error).__name__}: {error}")
 
     with concurrent.futures.ThreadPoolExecutor(max(jobs, 1)) as pool:

@@ -30,7 +30,7 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host imp
     write_file,
 )
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.remote import git_configuration
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import CommandFailed, run
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import LIMIT, CommandFailed, run, stop
 
 FETCH_USER = "flaskfleet-fetch"
 ACCOUNT_COMMENT = "Runs Flask apps"  # as in the role's template app.sysusers.conf.j2; tells our accounts from others
@@ -46,7 +46,14 @@ UV_HASHES = (
 
 # git talks to nobody, runs nothing of the repository, and uses no transport that runs a command
 GIT = ("git", "-c", "core.hooksPath=/dev/null", "-c", "protocol.ext.allow=never", "-c", "gc.auto=0")
-GIT_ENVIRONMENT = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -o BatchMode=yes", "LC_ALL": "C.UTF-8"}
+GIT_ENVIRONMENT = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=15",
+    "GIT_HTTP_LOW_SPEED_LIMIT": "1000",  # bytes a second, for
+    "GIT_HTTP_LOW_SPEED_TIME": "60",  # seconds
+    "LC_ALL": "C.UTF-8",
+}
+ANSWER_LIMIT = 30  # seconds for a repository to answer at all; git's own protocol knows no time limit
 
 
 class BuildError(Exception):
@@ -90,9 +97,9 @@ class Builder:
         """{name: stamp} of the complete builds of an app."""
         directory = app["paths"]["builds"]
         names = os.listdir(directory) if os.path.isdir(directory) else []
-        return {
-            name[: -len(".json")]: read_json(os.path.join(directory, name)) for name in names if name.endswith(".json")
-        }
+        builds = [name for name in names if f"{name}.json" in names]
+        stamps = {name: read_json(stamp_path(os.path.join(directory, name))) for name in builds}
+        return {name: stamp for name, stamp in stamps.items() if stamp is not None}
 
     # --- the steps ---
 
@@ -143,51 +150,60 @@ class Builder:
         refs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
         try:
             if not os.path.exists(os.path.join(repo, "HEAD")):
-                self._as_fetcher(["git", "init", "--quiet", "--bare", repo], repo)
-            self._as_fetcher([*git, "fetch", "--quiet", "--prune", "--force", "origin", *refs], repo)
+                self._as_fetcher(app, ["git", "init", "--quiet", "--bare", repo], repo)
+            self._as_fetcher(app, [*git, "ls-remote", "--quiet", "origin", "HEAD"], repo, limit=ANSWER_LIMIT)
+            self._as_fetcher(app, [*git, "fetch", "--quiet", "--prune", "--force", "origin", *refs], repo)
             if commit is None:
-                commit = self._resolve(git, repo, app["version"])
-            elif not self._has(git, repo, commit):
+                commit = self._resolve(app, git, repo)
+            elif not self._has(app, git, repo, commit):
                 # a commit that no branch or tag reaches any more
-                self._as_fetcher([*git, "fetch", "--quiet", "origin", commit], repo)
+                self._as_fetcher(app, [*git, "fetch", "--quiet", "origin", commit], repo)
         except CommandFailed as error:
             raise BuildError("fetch the code", f"git could not fetch {app['repository']}", error.output) from error
         return commit
 
-    def _has(self, git, repo, commit):
+    def _has(self, app, git, repo, commit):
         try:
-            self._as_fetcher([*git, "cat-file", "-e", f"{commit}^{{commit}}"], repo)
+            self._as_fetcher(app, [*git, "cat-file", "-e", f"{commit}^{{commit}}"], repo)
         except CommandFailed:
             return False
         return True
 
-    def _resolve(self, git, repo, version):
+    def _resolve(self, app, git, repo):
         """The commit of a branch, tag or (short) commit, as the host sees it; HEAD is the remote's default branch."""
+        version = app["version"]
         if version == "HEAD":
-            answer = self._as_fetcher([*git, "ls-remote", "origin", "HEAD"], repo)
+            answer = self._as_fetcher(app, [*git, "ls-remote", "origin", "HEAD"], repo)
+            if not answer:
+                raise BuildError(
+                    "fetch the code", "the repository has no default branch: name a version, if it has any"
+                )
             return answer.split()[0]
         for name in (f"refs/heads/{version}", f"refs/tags/{version}", version):
             try:
-                return self._as_fetcher([*git, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"], repo).strip()
+                return self._as_fetcher(
+                    app, [*git, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"], repo
+                ).strip()
             except CommandFailed:
                 continue
         raise BuildError("fetch the code", f"there is no branch, tag or commit {version!r} in the repository")
 
-    def _as_fetcher(self, command, writable):
-        app_root = os.path.dirname(writable) if writable.endswith("repo.git") else writable
+    def _as_fetcher(self, app, command, writable, limit=LIMIT):
         return run(
             command,
+            unit=build_unit(app),
             user=FETCH_USER,
             hidden=[self.root, self.settings["data_root"], self.settings["runtime_root"]],
-            readable=[app_root],
+            readable=[app["paths"]["root"]],
             writable=[writable],
             environment=GIT_ENVIRONMENT,
+            limit=limit,
         )
 
     def subject(self, app, commit):
         """First line of the commit's message."""
         git = [*GIT, f"--git-dir={app['paths']['repo']}"]
-        return self._as_fetcher([*git, "log", "-1", "--format=%s", commit], app["paths"]["repo"]).strip()
+        return self._as_fetcher(app, [*git, "log", "-1", "--format=%s", commit], app["paths"]["repo"]).strip()
 
     def build(self, app, url, commit):
         """Make one build, unless the commit turns out to be built. A failed one leaves nothing behind.
@@ -197,6 +213,7 @@ class Builder:
         """
         paths = app["paths"]
         owner = account(app)
+        stop(build_unit(app))
         commit = self.fetch(app, url, commit)
         subject = self.subject(app, commit)
         name = self.find(app, commit)
@@ -211,6 +228,7 @@ class Builder:
                 self._install(app, directory)
                 give(directory, 0, owner.pw_gid)
                 stamp = {"app": app["name"], "commit": commit, "subject": subject, "created": time.time()}
+                os.sync()  # so that no stamp outlives its files in a power cut
                 write_file(stamp_path(directory), json.dumps(stamp, indent=2) + "\n")
             except BaseException:
                 remove_build(directory)
@@ -236,6 +254,7 @@ class Builder:
         try:
             run(
                 git,
+                unit=build_unit(app),
                 user=FETCH_USER,
                 hidden=[self.root, self.settings["data_root"], self.settings["runtime_root"]],
                 readable=[repo],
@@ -246,7 +265,10 @@ class Builder:
         except CommandFailed as error:
             raise BuildError("check the code out", f"git could not check out {commit[:8]}", error.output) from error
         source = os.path.join(directory, app["path"])
-        if not os.path.isdir(source):
+        inside = os.path.commonpath([os.path.realpath(source), os.path.realpath(directory)]) == os.path.realpath(
+            directory
+        )
+        if not os.path.isdir(source) or not inside:
             raise BuildError(
                 "check the code out", f"path: the repository has no folder {app['path']!r} at {commit[:8]}"
             )
@@ -269,6 +291,7 @@ class Builder:
         try:
             run(
                 ["/bin/sh", "-euc", script],
+                unit=build_unit(app),
                 user=app["user"],
                 hidden=[self.root, self.settings["data_root"], self.settings["runtime_root"], CACHE_ROOT],
                 readable=[os.path.join(self.root, ".tools")] if self.settings["installer"] == "uv" else [],
@@ -322,6 +345,8 @@ class Builder:
                 return BuildError("prepare", str(error))
             except OSError as error:
                 return BuildError("prepare", f"{error.strerror}: {error.filename}")
+            except Exception as error:  # whatever it is, it must not keep the other apps from their builds
+                return BuildError("prepare", f"{type(error).__name__}: {error}")
 
         with concurrent.futures.ThreadPoolExecutor(jobs or len(os.sched_getaffinity(0))) as pool:
             return dict(zip([app["name"] for app, url, commit in work], pool.map(one, work)))
@@ -339,6 +364,11 @@ class Builder:
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------
+
+
+def build_unit(app):
+    """Beginning of the names of the units that an app's build runs in."""
+    return f"flask-{app['name']}.build"
 
 
 def build_stem(app, commit):

@@ -82,11 +82,11 @@ def write_file(path, text, mode=0o644):
 
 
 def read_json(path):
-    """The parsed file; None when it does not exist."""
+    """The parsed file; None when it does not exist, or is damaged and so marks nothing."""
     try:
         with open(path, encoding="utf-8") as stream:
             return json.load(stream)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
 
 
@@ -212,6 +212,18 @@ def drain(path, limit=DRAIN_LIMIT):
         time.sleep(0.1)
 
 
+def running(app="*"):
+    """{app: {release: whether all it has left to do is stop}} of what is loaded and not stopped, of one app or all."""
+    units = json.loads(systemctl("list-units", "--all", "--output=json", f"flask-{app}@*").stdout)
+    found = {}
+    for unit in units:
+        if unit["active"] != "inactive":
+            prefix, instance = unit["unit"].split("@", 1)
+            releases, name = found.setdefault(prefix[len("flask-") :], {}), instance.rsplit(".", 1)[0]
+            releases[name] = releases.get(name, False) or unit["active"] == "deactivating"
+    return found
+
+
 # --- an app and its releases -----------------------------------------------------------------------------------------
 
 
@@ -275,6 +287,12 @@ class App:
         systemctl("stop", *([] if wait else ["--no-block"]), "--", *units)
         systemctl("reset-failed", "--", *units)  # stopping leaves a failed unit as it is
 
+    def discard(self, name):
+        """End a release that never had the traffic: nobody waits for its answers, and it may be beyond ending well."""
+        self.stop(name, wait=False)
+        systemctl("kill", "--signal=KILL", "--", self.unit(name))
+        self.stop(name)
+
     def check(self, name):
         """Raise Unhealthy when the process of a release has ended, or was started anew by systemd."""
         unit = self.unit(name)
@@ -329,7 +347,9 @@ class App:
 
     def start_settling(self, name):
         """Have the host watch the live release by itself, whatever becomes of the run that asked for it."""
+        systemctl("stop", "--", self.settle_unit(name))  # of an earlier time that this release had the traffic
         command = ["systemd-run", "--quiet", "--collect", "--unit", self.settle_unit(name)]
+        command += ["--property=Restart=on-failure", "--property=RestartSec=1"]
         command += [PROGRAM, "--root", self.root, "settle", self.name, name]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
 
@@ -337,17 +357,6 @@ class App:
         """Whether the watch over a release runs."""
         unit = self.settle_unit(name)
         return unit_states([unit], ("ActiveState",)).get(unit, {}).get("ActiveState") in ("active", "activating")
-
-    def running(self):
-        """Names of the releases whose web process or socket is loaded and not stopped."""
-        output = systemctl("list-units", "--plain", "--no-legend", "--all", f"flask-{self.name}@*").stdout
-        units = [line.split()[0] for line in output.splitlines() if line.split()]
-        states = unit_states(units, ("ActiveState",))
-        return {
-            unit.split("@", 1)[1].rsplit(".", 1)[0]
-            for unit, state in states.items()
-            if state["ActiveState"] != "inactive"
-        }
 
     def remove(self):
         """Stop and remove everything of the app but its data, its account and its unit files (those are file_set's).
@@ -367,18 +376,24 @@ class App:
     def retire(self):
         """Stop what has no traffic (each drains first, by its ExecStop=), and remove releases beyond the kept ones."""
         live = self.live()
-        running = self.running()
-        for name in running - {live}:
+        started = set(running(self.name).get(self.name, ()))
+        for name in started - {live}:
             self.stop(name, wait=False)
-        self.prune(keep=self.release(live)["keep_releases"], never={live, self.mark(live).get("previous")} | running)
+        self.prune(keep=self.release(live)["keep_releases"], never={live, self.mark(live).get("previous")} | started)
 
     def prune(self, keep, never):
-        """Remove releases beyond the ``keep`` newest good ones, and the builds that only they used."""
+        """Remove releases, the builds that only they used, and half releases.
+
+        The ``keep`` newest that proved good stay, so do those in ``never``, and as many of the others: they say what
+        went wrong.
+        """
         names = self.releases()
-        good = [name for name in names if not self.failed(name)]
-        oldest_kept = good[-keep:][:1]
-        for name in names[: names.index(oldest_kept[0]) if oldest_kept else 0]:
-            if name not in never:
+        for name in set(os.listdir(self.releases_directory)) - set(names):
+            shutil.rmtree(os.path.join(self.releases_directory, name))
+        good = [name for name in names if self.mark(name).get("state") == "settled"]
+        others = [name for name in names if name not in good]
+        for name in names:
+            if name not in {*good[-keep:], *others[-keep:], *never}:
                 self.remove_release(name)
 
     def remove_release(self, name):
@@ -445,6 +460,7 @@ def settle(app, name):
         if previous:
             app.start(previous)  # it still runs; after a reboot in between it may not
             app.switch(previous)
+            start_live(app)  # goes on watching it, should it lack its own verdict
         app.set_mark(name, "failed", reason=problem, journal=lines, returned_to=previous)
     if previous:
         app.stop(name)
@@ -455,11 +471,7 @@ def watch(app, name, health):
     deadline = time.monotonic() + health["settle"]
     path = app.socket_path(name)
     unanswered = 0
-    while time.monotonic() < deadline and app.live() == name:
-        try:
-            app.check(name)
-        except Unhealthy as problem:
-            return str(problem)
+    while app.live() == name:
         try:
             probe(path, health)
             unanswered = 0
@@ -467,6 +479,12 @@ def watch(app, name, health):
             unanswered += 1
             if unanswered == 2:  # one refused request under load is not a dead release
                 return str(problem)
+        try:
+            app.check(name)  # after the probe, which may have waited for the process to be started again
+        except Unhealthy as problem:
+            return str(problem)
+        if not unanswered and time.monotonic() >= deadline:
+            return None
         time.sleep(WATCH_INTERVAL)
     return None
 
@@ -476,6 +494,7 @@ def start_live(app):
     name = app.live()
     if name is None:
         return
+    systemctl("start", "--", app.unit(name, "socket"))  # waited for, so that nginx never misses it
     app.start(name)
     if app.mark(name).get("state") == "settling" and not app.is_settling(name):
         app.start_settling(name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+import time
 
 PROPERTIES = (
     "NoNewPrivileges=yes",
@@ -37,6 +38,10 @@ PROPERTIES = (
 )
 
 
+LIMIT = 1800  # seconds a command may take
+DONE = "command-has-succeeded"
+
+
 class CommandFailed(Exception):
     """A command in the sandbox exited with something other than 0.
 
@@ -64,9 +69,12 @@ def render_environment(variables):
     return "".join(lines)
 
 
-def run(command, user, writable=(), readable=(), hidden=(), environment=None, directory="/", limit=1800, lines=25):
+def run(
+    command, unit, user, writable=(), readable=(), hidden=(), environment=None, directory="/", limit=LIMIT, lines=25
+):
     """Run ``command`` (a list) as ``user`` and return its stdout.
 
+    :param unit: beginning of the transient unit's name
     :param writable: paths it may write to; everything else is read-only
     :param readable: paths below a hidden one that it may see after all
     :param hidden: directories that appear empty
@@ -79,13 +87,26 @@ def run(command, user, writable=(), readable=(), hidden=(), environment=None, di
     properties += [f"BindReadOnlyPaths={path}" for path in readable]
     properties += [f"BindPaths={path}" for path in writable]
     full = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--service-type=exec"]
+    full += [f"--unit={unit}-{time.monotonic_ns()}"]
     full += [f"--property={each}" for each in properties]
     with tempfile.NamedTemporaryFile("w", dir="/run", prefix="flask-app-", encoding="utf-8") as stream:  # mode 0600
         stream.write(render_environment({"HOME": "/tmp", **(environment or {})}))
         stream.flush()
-        full += [f"--property=EnvironmentFile={stream.name}", "--", *command]
+        # A command that systemd was told to stop, as at a shutdown, counts as a success. Only this word tells of one.
+        wrapped = ["/bin/sh", "-c", f'"$@" && echo {DONE}', "sh", *command]
+        full += [f"--property=EnvironmentFile={stream.name}", "--", *wrapped]
+        started = time.monotonic()
         result = subprocess.run(full, capture_output=True, text=True, errors="replace", check=False)
-    if result.returncode != 0:
-        output = (result.stdout + result.stderr).splitlines()
-        raise CommandFailed(result.returncode, output[-lines:])
-    return result.stdout
+    if result.returncode == 0 and result.stdout.endswith(f"{DONE}\n"):
+        return result.stdout[: -len(f"{DONE}\n")]
+    output = (result.stdout + result.stderr).splitlines()
+    if result.returncode == 0:
+        output.append("stopped before it was done")
+    elif time.monotonic() - started >= limit:
+        output.append(f"ended after {limit} s")
+    raise CommandFailed(result.returncode, output[-lines:])
+
+
+def stop(unit):
+    """End what was run under a unit name: it outlives a run that is killed."""
+    subprocess.run(["systemctl", "stop", f"{unit}-*.service"], capture_output=True, check=False)

@@ -140,6 +140,7 @@ def run(module):
         failed = {name: error for name, error in outcomes.items() if isinstance(error, activation.ActivationError)}
         waiting = [each for each in needed if each.spec["name"] not in failed]
         started = activation.ensure_running(activations)
+        tidied = activation.stop_strays(activations)
         for each in activation.unsettled(activations):
             each.host.start_settling(each.live)
             waiting.append(each)
@@ -153,7 +154,7 @@ def run(module):
         fail(name, error)
     seconds = {name: value for name, value in outcomes.items() if name not in failed}
     report([each for each in activations if each.spec["name"] not in failed], seconds, set(started))
-    result["changed"] = result["changed"] or bool(failed)
+    result["changed"] = result["changed"] or bool(failed or tidied)
     return result
 
 

@@ -24,8 +24,10 @@ class Systemd:
 
     :ivar units: {unit: {property: text}}; systemd tells the usual of those that are not in it
     :ivar commands: all that was called, in order, without options but ``--no-block``
+    :ivar calls: the same as they were given, lists of words
     :ivar journals: {unit: text}
     :ivar failing: programs and verbs that fail
+    :ivar stuck: services that end only when they are killed
     :ivar on_start: called with the name of each unit that is started
     """
 
@@ -36,7 +38,9 @@ class Systemd:
         self.units = {}
         self.commands = []
         self.journals = {}
+        self.calls = []
         self.failing = set()
+        self.stuck = set()
         self.on_start = lambda unit: None
 
     def run(self, command, check=False, **_options):
@@ -46,6 +50,7 @@ class Systemd:
         words = [word for word in arguments if not word.startswith("--") or word == "--no-block"]
         if program not in ("show", "list-units", "journalctl"):
             self.commands.append(" ".join([program, *words]))
+            self.calls.append(command)
         if program in self.failing:
             if check:
                 raise subprocess.CalledProcessError(1, command)
@@ -66,8 +71,9 @@ class Systemd:
         return "\n".join("".join(f"{key}={state[key]}\n" for key in wanted if key in state) for state in states)
 
     def _list_units(self, arguments):
+        assert {"--all", "--output=json"} <= set(arguments)
         names = fnmatch.filter(self.units, arguments[-1])
-        return "".join(f"{name} loaded {self.state(name)['ActiveState']} dead a description\n" for name in names)
+        return json.dumps([{"unit": name, "active": self.state(name)["ActiveState"]} for name in names])
 
     def _start(self, arguments):
         for unit in _after_options(arguments):
@@ -76,8 +82,22 @@ class Systemd:
 
     def _stop(self, arguments):
         for unit in _after_options(arguments):
-            if self.state(unit)["ActiveState"] != "failed":  # which stays so until it is reset
+            if unit in self.stuck:
+                self.units[unit] = {"ActiveState": "deactivating"}
+                if "--no-block" not in arguments:
+                    raise subprocess.TimeoutExpired("systemctl stop", 120)
+            elif self.state(unit)["ActiveState"] != "failed":  # which stays so until it is reset
                 self.units[unit] = dict(self.STOPPED)
+
+    def _kill(self, arguments):
+        assert "--signal=KILL" in arguments
+        for unit in _after_options(arguments):
+            self.stuck.discard(unit)
+            state = self.state(unit)["ActiveState"]
+            if state == "active":  # nobody told systemd that it shall end
+                self.units[unit] = {"ActiveState": "activating", "SubState": "auto-restart"}
+            elif state == "deactivating":
+                self.units[unit] = {"ActiveState": "failed", "Result": "signal"}
 
     def _reset_failed(self, arguments):
         for unit in _after_options(arguments):
@@ -225,6 +245,7 @@ class App(release_host.App):
 @pytest.fixture
 def app(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # what a power failure leaves is not tested
+    monkeypatch.setattr(os, "sync", lambda: None)
     app = App(str(tmp_path / "apps"), "hello")
     for directory in (app.releases_directory, app.builds_directory, app.marks_directory):
         os.makedirs(directory)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
@@ -212,6 +213,14 @@ def test_write_leaves_a_complete_release_alone(app, activate):
     assert app.release(activate().release) == before
 
 
+def test_write_without_its_build(app, activate):
+    Path(app.builds_directory, "build").rmdir()
+    with pytest.raises(ActivationError, match="^the build build was removed meanwhile, run it again$") as caught:
+        activate().write()
+    assert caught.value.step == "write"
+    assert os.listdir(app.releases_directory) == []
+
+
 # --- to the traffic --------------------------------------------------------------------------------------------------
 
 
@@ -239,6 +248,7 @@ def test_activate(host, activate, systemd, stem):
     assert (mark["state"], mark["previous"]) == ("settling", "old") and mark["since"]
     assert systemd.commands == [
         f"start --no-block flask-hello@{stem}.socket flask-hello@{stem}.service",
+        f"stop flask-hello.settle-{stem}.service",
         f"systemd-run flask-hello.settle-{stem}.service {release_host.PROGRAM} {host.root} settle hello {stem}",
     ]
 
@@ -264,7 +274,33 @@ def test_a_sick_release_gets_no_traffic(host, activate, systemd, stem):
     assert (mark["state"], mark["journal"]) == ("failed", ["Traceback", "KeyError"])
     assert mark["reason"] == str(caught.value)
     units = f"flask-hello@{stem}.service flask-hello@{stem}.socket"
-    assert systemd.commands[1:] == [f"stop {units}", f"reset-failed {units}"]
+    assert systemd.commands[1:] == [
+        f"stop --no-block {units}",
+        f"reset-failed {units}",
+        f"kill flask-hello@{stem}.service",
+        f"stop {units}",
+        f"reset-failed {units}",
+    ]
+
+
+def test_a_sick_release_that_does_not_end_is_killed(host, activate, systemd, stem):
+    host.add("old", live=True)
+    host.status = 500
+    systemd.stuck.add(f"flask-hello@{stem}.service")
+    with pytest.raises(ActivationError, match="answered 500"):
+        activate().activate()
+    assert systemd.state(f"flask-hello@{stem}.service")["ActiveState"] == "inactive"
+
+
+def test_failures_do_not_pile_up(host, activate, stem):
+    host.add("before", created=1)
+    host.add("old", created=2, live=True, previous="before")
+    for created in range(3, 7):
+        host.add(f"sick{created}", created, state="failed")
+    host.status = 500
+    with pytest.raises(ActivationError):
+        activate(keep_releases=1).activate()
+    assert host.releases() == ["before", "old", stem]
 
 
 @pytest.mark.parametrize("error", [OSError("disk"), KeyboardInterrupt()])
@@ -297,9 +333,12 @@ def test_activate_all_goes_on_after_a_failure(monkeypatch):
             return self.outcome
 
     sick = ActivationError("probe", "sick")
-    outcomes = activation.activate_all([Fake("a", sick), Fake("b", OSError(28, "No space left")), Fake("c", 0.5)], 2)
-    assert outcomes["a"] is sick and outcomes["c"] == 0.5
+    full, unexpected = OSError(28, "No space left"), RuntimeError("unexpected")
+    fakes = [Fake("a", sick), Fake("b", full), Fake("c", unexpected), Fake("d", 0.5)]
+    outcomes = activation.activate_all(fakes, 2)
+    assert outcomes["a"] is sick and outcomes["d"] == 0.5
     assert (outcomes["b"].step, str(outcomes["b"])) == ("write", "OSError: [Errno 28] No space left")
+    assert (outcomes["c"].step, str(outcomes["c"])) == ("write", "RuntimeError: unexpected")
     assert activation.activate_all([], 0) == {}
 
 
@@ -349,19 +388,99 @@ def test_await_verdict(app, live, clock, monkeypatch, mark, problem, journal):
     assert round(clock.now - 1000) == (3 if "no verdict" not in (problem or "") else 5 + activation.VERDICT_GRACE)
 
 
+def test_await_verdict_waits_for_the_reason(app, live, clock, monkeypatch):
+    """The watch gives the traffic back and writes down why afterwards, both under the lock."""
+    monkeypatch.setattr(activation, "time", clock)
+    app.set_mark(live.release, "settling")
+    watch = contextlib.ExitStack()
+
+    def give_back():
+        watch.enter_context(release_host.lock(app.root, name=app.name))
+        app.switch("old")
+
+    def tell():
+        app.set_mark(live.release, "failed", reason="sick", returned_to="old")
+        watch.close()
+
+    clock.after(1, give_back)
+    clock.after(3, tell)
+    with watch, pytest.raises(ActivationError, match="^sick; traffic went back to old$"):
+        live.await_verdict()
+
+
 @pytest.mark.parametrize(
-    "state, started",
-    [("active", []), ("activating", []), ("inactive", ["hello"]), ("failed", ["hello"]), ("deactivating", ["hello"])],
+    "state, socket, started",
+    [
+        ("active", True, []),
+        ("activating", True, []),
+        ("inactive", True, ["start"]),
+        ("failed", True, ["start"]),
+        ("deactivating", True, ["start"]),
+        ("active", False, ["stop", "reset-failed", "start"]),
+        ("inactive", False, ["stop", "reset-failed", "start"]),
+    ],
 )
-def test_ensure_running(live, systemd, state, started):
+def test_ensure_running(live, systemd, short_path, state, socket, started):
+    if socket:
+        (short_path / "hello").mkdir()
+        Path(live.host.socket_path(live.live)).touch()
     systemd.units[f"flask-hello@{live.live}.service"] = {"ActiveState": state}
-    assert activation.ensure_running([live]) == started
-    assert len(systemd.commands) == len(started)
+    assert activation.ensure_running([live]) == (["hello"] if started else [])
+    assert [command.split()[0] for command in systemd.commands] == started
+    assert all("flask-hello@" + live.live in command for command in systemd.commands)
 
 
 def test_ensure_running_leaves_alone_what_is_being_replaced(activate, systemd):
     assert activation.ensure_running([activate()]) == []
     assert systemd.commands == []
+
+
+STRAY = "flask-hello@stray.service"
+
+
+@pytest.mark.parametrize(
+    "unit, state, mark, found",
+    [
+        pytest.param(STRAY, "active", "settled", True, id="a stray"),
+        pytest.param(STRAY, "activating", "settled", True, id="one that still starts"),
+        pytest.param(STRAY, "failed", "settled", True, id="one that has failed"),
+        pytest.param("flask-hello@stray.socket", "active", "settled", True, id="its socket alone"),
+        pytest.param(STRAY, "active", "failed", True, id="beside a release that had to keep the traffic"),
+        pytest.param(STRAY, "active", "settling", False, id="what the watch may go back to"),
+        pytest.param(STRAY, "deactivating", "settled", False, id="one that stops already"),
+        pytest.param(STRAY, "inactive", "settled", False, id="one that was stopped"),
+        pytest.param("flask-other@stray.service", "active", "settled", False, id="another app's"),
+    ],
+)
+def test_stop_strays(app, live, systemd, unit, state, mark, found):
+    app.set_mark(live.live, mark)
+    systemd.running(f"flask-hello@{live.live}.service", f"flask-hello@{live.live}.socket")
+    systemd.units[unit] = {"ActiveState": state}
+    assert activation.stop_strays([live]) == (["hello"] if found else [])
+    units = f"{STRAY} flask-hello@stray.socket"
+    assert systemd.commands == ([f"stop --no-block {units}", f"reset-failed {units}"] if found else [])
+
+
+def test_stop_strays_leaves_alone_what_is_being_replaced(app, live, activate, systemd):
+    app.set_mark(live.live, "settled")
+    systemd.running(STRAY)
+    assert activation.stop_strays([activate(**OTHER)]) == []
+    assert systemd.commands == []
+
+
+def test_stop_strays_waits_for_whoever_changes_the_app(app, live, systemd, clock):
+    app.set_mark(live.live, "settled")
+    systemd.running(STRAY)
+    with contextlib.ExitStack() as other:
+        other.enter_context(release_host.lock(app.root, name=app.name))
+
+        def let_go():
+            assert systemd.commands == []
+            other.close()
+
+        clock.after(3, let_go)
+        assert activation.stop_strays([live]) == ["hello"]
+    assert clock.now >= 1003
 
 
 @pytest.mark.parametrize(

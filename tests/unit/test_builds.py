@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -222,11 +223,17 @@ class Sandbox:
     """Stands for sandbox.run. Answers git as a repository whose branch is at COMMIT would.
 
     :ivar commands: [(the words of a command, its keywords)]
+    :ivar stopped: [(name of units, how many commands were run before)]
+    :ivar answers: {word of a command: what it prints}
+    :ivar checkout: called with the directory of the build
     :ivar failing: a word of the command that is to fail
     """
 
     def __init__(self):
         self.commands = []
+        self.stopped = []
+        self.answers = {"ls-remote": f"{COMMIT}\tHEAD\n", "rev-parse": f"{COMMIT}\n", "log": "A subject\n"}
+        self.checkout = lambda directory: (directory / "app.py").write_text("app = None\n")
         self.failing = None
 
     def run(self, command, **options):
@@ -234,10 +241,11 @@ class Sandbox:
         if self.failing and any(self.failing in word for word in command):
             raise CommandFailed(1, ["the last line"])
         if "checkout" in command:
-            Path(options["directory"], "app.py").write_text("app = None\n")
-        return {"ls-remote": f"{COMMIT}\tHEAD\n", "rev-parse": f"{COMMIT}\n", "log": "A subject\n"}.get(
-            next((word for word in command if word in ("ls-remote", "rev-parse", "log")), ""), ""
-        )
+            self.checkout(Path(options["directory"]))
+        return next((answer for word, answer in self.answers.items() if word in command), "")
+
+    def stop(self, unit):
+        self.stopped.append((unit, len(self.commands)))
 
 
 @pytest.fixture
@@ -245,6 +253,7 @@ def sandbox(monkeypatch):
     sandbox = Sandbox()
     account = type("account", (), {"pw_uid": 4711, "pw_gid": 4711, "pw_gecos": "Runs Flask apps"})
     monkeypatch.setattr(builds, "run", sandbox.run)
+    monkeypatch.setattr(builds, "stop", sandbox.stop)
     monkeypatch.setattr(builds.pwd, "getpwnam", lambda name: account)
     for function in ("chown", "lchown"):
         monkeypatch.setattr(os, function, lambda *arguments: None)
@@ -286,12 +295,47 @@ def test_a_build_is_made_once(builder, planned, sandbox):
     assert not any("checkout" in command for command, _options in sandbox.commands[commands:])
 
 
+def test_a_stamp_does_not_outlive_its_files_in_a_power_cut(app, builder, planned, sandbox, monkeypatch):
+    seen = []
+    monkeypatch.setattr(os, "sync", lambda: seen.extend(sorted(os.listdir(app.builds_directory))))
+    name = builder.build(planned, URL, COMMIT)["build"]
+    assert seen == [name]
+
+
 def test_half_a_build_is_made_anew(app, builder, planned, sandbox):
     half = Path(app.builds_directory, f"01234567-{planned['build_hash']}")
     half.mkdir()
     (half / "half.py").write_text("")
     assert builder.build(planned, URL, COMMIT)["built"] is True
     assert not (half / "half.py").exists()
+
+
+def test_a_stamp_without_its_build_is_none(app, builder, planned, sandbox):
+    name = builder.build(planned, URL, COMMIT)["build"]
+    shutil.rmtree(Path(app.builds_directory, name))
+    assert builder.stamps(planned) == {}
+    assert builder.build(planned, URL, COMMIT)["built"] is True
+    assert sorted(os.listdir(app.builds_directory)) == [name, f"{name}.json"]
+
+
+def test_a_build_with_a_damaged_stamp_is_made_anew(app, builder, planned, sandbox):
+    name = builder.build(planned, URL, COMMIT)["build"]
+    Path(app.builds_directory, f"{name}.json").write_text("")
+    assert builder.find(planned, COMMIT) is None
+    assert builder.build(planned, URL, COMMIT)["built"] is True
+
+
+def test_what_a_killed_run_still_builds_is_ended_first(builder, planned, sandbox):
+    builder.build(planned, URL, COMMIT)
+    assert sandbox.stopped == [("flask-hello.build", 0)]
+    assert {options["unit"] for _command, options in sandbox.commands} == {"flask-hello.build"}
+
+
+def test_a_repository_must_answer_soon(builder, planned, sandbox):
+    builder.build(planned, URL, COMMIT)
+    remote = [(command, options) for command, options in sandbox.commands if {"ls-remote", "fetch"} & set(command)]
+    assert "ls-remote" in remote[0][0] and remote[0][1]["limit"] == 30
+    assert "fetch" in remote[1][0] and remote[1][1]["limit"] == 1800
 
 
 def test_nothing_of_the_app_runs_as_root_or_as_the_one_who_fetches(builder, planned, sandbox):
@@ -324,6 +368,7 @@ def test_the_password_of_a_url_is_on_no_command_line(app, builder, planned, sand
 @pytest.mark.parametrize(
     "failing, step, message",
     [
+        ("ls-remote", "fetch the code", "git could not fetch https://git.test/hello.git"),
         ("fetch", "fetch the code", "git could not fetch https://git.test/hello.git"),
         ("checkout", "check the code out", "git could not check out 01234567"),
         ("/bin/sh", "install dependencies", "uv failed"),
@@ -352,6 +397,34 @@ def test_a_build_that_cannot_be(app, builder, planned, sandbox, changes, message
     assert os.listdir(app.builds_directory) == []
 
 
+@pytest.mark.parametrize(
+    "target, inside",
+    [("real", True), (".", True), ("..", False), ("/etc", False), ("../beside", False), ("../{}.2", False)],
+)
+def test_a_path_may_not_lead_out_of_the_repository(app, builder, planned, sandbox, target, inside):
+    name = f"01234567-{planned['build_hash']}"
+    for other in ("beside", f"{name}.2"):
+        Path(app.builds_directory, other).mkdir()
+
+    def checkout(directory):
+        (directory / "real").mkdir()
+        (directory / "source").symlink_to(target.format(name))
+
+    sandbox.checkout = checkout
+    if inside:
+        assert builder.build({**planned, "path": "source"}, URL, COMMIT)["built"] is True
+    else:
+        with pytest.raises(BuildError, match="^path: the repository has no folder 'source' at 01234567$"):
+            builder.build({**planned, "path": "source"}, URL, COMMIT)
+
+
+def test_a_repository_without_a_default_branch(builder, planned, sandbox):
+    sandbox.answers["ls-remote"] = ""
+    with pytest.raises(BuildError, match="the repository has no default branch") as caught:
+        builder.build({**planned, "version": "HEAD"}, URL, None)
+    assert caught.value.step == "fetch the code"
+
+
 @pytest.mark.parametrize("version", ["HEAD", "master"])
 def test_a_commit_that_only_the_host_can_tell(builder, planned, sandbox, version):
     assert builder.build({**planned, "version": version}, URL, None)["commit"] == COMMIT
@@ -377,11 +450,13 @@ def test_build_all_goes_on_after_a_failure(builder, monkeypatch):
 
     monkeypatch.setattr(builder, "build", build)
     failure = BuildError("fetch the code", "no answer")
-    urls = {"a": failure, "b": KeyError("no account"), "c": FileNotFoundError(2, "No such file", "/x"), "d": "built"}
+    urls = {"a": failure, "b": KeyError("no account"), "c": FileNotFoundError(2, "No such file", "/x")}
+    urls |= {"d": "built", "e": RuntimeError("unexpected")}
     outcomes = builder.build_all([({"name": name}, url, COMMIT) for name, url in urls.items()], jobs=2)
     assert outcomes["a"] is failure and outcomes["d"] == "built"
-    assert [outcomes[name].step for name in "bc"] == ["prepare", "prepare"]
+    assert [outcomes[name].step for name in "bce"] == ["prepare"] * 3
     assert str(outcomes["c"]) == "No such file: /x"
+    assert str(outcomes["e"]) == "RuntimeError: unexpected"
 
 
 def test_remove_orphans(app, builder, planned, monkeypatch):

@@ -62,6 +62,13 @@ def test_read_json(tmp_path):
     (tmp_path / "file").write_text('{"a": 1}')
     assert release_host.read_json(str(tmp_path / "file")) == {"a": 1}
     assert release_host.read_json(str(tmp_path / "missing")) is None
+    assert release_host.read_json(str(tmp_path / "file" / "missing")) is None
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\0" * 20, b"\xff"])
+def test_read_json_that_is_damaged(tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+    assert release_host.read_json(str(tmp_path / "file")) is None
 
 
 # --- the lock --------------------------------------------------------------------------------------------------------
@@ -262,6 +269,8 @@ def test_releases_are_the_complete_ones_in_the_order_of_their_making(app):
     app.add("a", created=11)
     Path(app.releases_directory, "half").mkdir()
     Path(app.releases_directory, "notes.txt").write_text("a person's")
+    app.add("damaged")
+    Path(app.releases_directory, "damaged", "release.json").write_text("")
     assert app.releases() == ["c", "b", "a"]
 
 
@@ -332,21 +341,24 @@ def test_switch_leaves_no_moment_without_a_live_release(app):
         pytest.param("a b c d e", 3, "", "c d e", id="the newest good ones stay"),
         pytest.param("a b", 3, "", "a b", id="fewer than are kept"),
         pytest.param("a b c d e", 2, "a", "a d e", id="the live, the previous or a running one stays"),
-        pytest.param("a b-failed c d", 2, "", "c d", id="a failed one behind them goes"),
-        pytest.param("a b c-failed d", 2, "", "b c-failed d", id="a failed one among them stays as evidence"),
+        pytest.param("a b-failed c d", 2, "", "b-failed c d", id="a failed one stays as evidence"),
+        pytest.param("a-failed b-failed c d-failed e f", 2, "", "b-failed d-failed e f", id="so many of them"),
+        pytest.param("a-failed b-failed c", 1, "a-failed", "a-failed b-failed c", id="a failed one may be live"),
         pytest.param(
             "a b c-failed d-failed", 2, "", "a b c-failed d-failed", id="failed ones do not push out good ones"
         ),
-        pytest.param("a-failed b-failed", 1, "", "a-failed b-failed", id="without a good one nothing goes"),
+        pytest.param("a-failed b-failed", 1, "", "b-failed", id="none has proved good"),
+        pytest.param("a b-settling c- d-settling", 2, "", "a c- d-settling", id="without a verdict none is good"),
     ],
 )
 def test_prune(app, releases, keep, never, kept):
     for created, name in enumerate(releases.split()):
-        app.add(name, created, state="failed" if name.endswith("-failed") else "settled")
+        app.add(name, created, state=name.partition("-")[2] if "-" in name else "settled")
     app.prune(keep, set(never.split()))
     assert app.releases() == kept.split()
     assert sorted(os.listdir(app.releases_directory)) == kept.split()
-    assert sorted(os.listdir(app.marks_directory)) == [f"{name}.json" for name in kept.split()]
+    marked = [name for name in kept.split() if not name.endswith("-")]
+    assert sorted(os.listdir(app.marks_directory)) == [f"{name}.json" for name in marked]
 
 
 def test_prune_removes_the_builds_that_nobody_uses_any_more(app):
@@ -355,6 +367,17 @@ def test_prune_removes_the_builds_that_nobody_uses_any_more(app):
     app.prune(2, set())
     assert app.releases() == ["c", "d"]
     assert sorted(os.listdir(app.builds_directory)) == ["new", "new.json", "shared", "shared.json"]
+
+
+def test_prune_removes_half_releases(app):
+    app.add("whole")
+    half = Path(app.releases_directory, "half")
+    half.mkdir()
+    (half / "environment").write_text('TOKEN="secret"')
+    (half / "build").symlink_to("../../builds/build")
+    app.prune(3, set())
+    assert os.listdir(app.releases_directory) == ["whole"]
+    assert sorted(os.listdir(app.builds_directory)) == ["build", "build.json"]
 
 
 def test_a_removal_that_is_killed_leaves_nothing_that_looks_like_a_release(app, monkeypatch):
@@ -408,11 +431,15 @@ def test_no_units_ask_for_no_states(systemd, monkeypatch):
     assert release_host.unit_states([]) == {}
 
 
-def test_running(app, systemd):
+def test_running(systemd):
     systemd.running("flask-hello@a1-b2.2.service", "flask-hello@c3-d4.socket", "flask-hello2@e5-f6.service")
     systemd.units["flask-hello@g7-h8.service"] = {"ActiveState": "inactive"}
     systemd.units["flask-hello@i9-j0.service"] = {"ActiveState": "deactivating"}
-    assert app.running() == {"a1-b2.2", "c3-d4", "i9-j0"}
+    systemd.running("flask-hello@i9-j0.socket")
+    systemd.units["flask-hello@k1-l2.service"] = {"ActiveState": "failed"}
+    hello = {"a1-b2.2": False, "c3-d4": False, "i9-j0": True, "k1-l2": False}
+    assert release_host.running("hello") == {"hello": hello}
+    assert release_host.running() == {"hello": hello, "hello2": {"e5-f6": False}}
 
 
 def test_start_waits_for_nothing(app, systemd):
@@ -426,6 +453,21 @@ def test_stop(app, systemd, wait):
     assert systemd.commands[0] == "stop {}flask-hello@one.service flask-hello@one.socket".format(
         "" if wait else "--no-block "
     )
+
+
+def test_discard_kills_what_does_not_end(app, systemd):
+    systemd.running("flask-hello@one.service", "flask-hello@one.socket")
+    systemd.stuck.add("flask-hello@one.service")
+    app.discard("one")
+    assert release_host.running() == {}
+
+
+def test_the_watch_is_started_anew_and_again_when_it_dies(app, systemd):
+    systemd.running("flask-hello.settle-one.service")
+    app.start_settling("one")
+    settle = SETTLE.format(program=release_host.PROGRAM, root=app.root)
+    assert systemd.commands == ["stop flask-hello.settle-one.service", settle]
+    assert "--property=Restart=on-failure" in systemd.calls[-1]
 
 
 def scripted(monkeypatch, *answers):
@@ -491,19 +533,22 @@ def test_wait_until_healthy_looks_at_the_process_while_a_probe_waits(app, system
 
 
 @pytest.mark.parametrize(
-    "answers, problem",
+    "answers, problem, seconds",
     [
-        pytest.param([None], None, id="healthy"),
-        pytest.param(["busy", None, "busy", None], None, id="one refused request now and then"),
-        pytest.param([None, "busy", "sick"], "sick", id="two in a row"),
+        pytest.param([None], None, 5, id="healthy"),
+        pytest.param(["busy", None, "busy", None], None, 5, id="one refused request now and then"),
+        pytest.param([None, "busy", "sick"], "sick", 1, id="two in a row"),
+        pytest.param([*[None] * 9, "busy", "sick"], "sick", 5, id="the second at the end of the settle time"),
+        pytest.param([*[None] * 10, "busy", "sick"], "sick", 5.5, id="the second after the settle time"),
+        pytest.param([*[None] * 10, "busy", None], None, 5.5, id="an answer after the settle time"),
     ],
 )
-def test_watch(app, systemd, clock, monkeypatch, answers, problem):
+def test_watch(app, systemd, clock, monkeypatch, answers, problem, seconds):
     app.add("one", live=True)
     systemd.running("flask-hello@one.service")
     scripted(monkeypatch, *answers)
     assert release_host.watch(app, "one", {**HEALTH, "settle": 5}) == problem
-    assert clock.now == (1005 if problem is None else 1001)
+    assert clock.now == 1000 + seconds
 
 
 @pytest.mark.parametrize("change", [{"ActiveState": "failed"}, {"NRestarts": "1"}])
@@ -514,6 +559,18 @@ def test_watch_sees_the_process_end(app, systemd, clock, monkeypatch, change):
     clock.after(2, lambda: systemd.units["flask-hello@one.service"].update(change))
     assert "flask-hello@one.service" in release_host.watch(app, "one", {**HEALTH, "settle": 5})
     assert clock.now == 1002
+
+
+def test_watch_looks_at_the_process_after_the_last_probe(app, systemd, clock, monkeypatch):
+    """A probe may wait for a process that died until systemd has started it again, and be answered then."""
+    app.add("one", live=True)
+    systemd.running("flask-hello@one.service")
+    restarted = {"NRestarts": "1"}
+    monkeypatch.setattr(
+        release_host, "probe", lambda path, health: systemd.units["flask-hello@one.service"].update(restarted)
+    )
+    problem = release_host.watch(app, "one", {**HEALTH, "settle": 0})
+    assert problem == "flask-hello@one.service exited and was started again"
 
 
 def test_watch_ends_when_another_release_gets_the_traffic(app, systemd, clock, monkeypatch):
@@ -559,7 +616,7 @@ def test_settle_prunes(two, systemd):
 def test_settle_clears_what_failed(two, systemd):
     systemd.units["flask-hello@old.service"] = {"ActiveState": "failed"}
     release_host.settle(two, "new")
-    assert two.running() == {"new"}
+    assert release_host.running() == {"hello": {"new": False}}
 
 
 def test_settle_gives_the_traffic_back(two, systemd, monkeypatch):
@@ -581,6 +638,15 @@ def test_settle_starts_what_it_gives_the_traffic_back_to(two, systemd, monkeypat
     release_host.settle(two, "new")
     started = systemd.commands.index("start --no-block flask-hello@old.socket flask-hello@old.service")
     assert started < systemd.commands.index("stop flask-hello@new.service flask-hello@new.socket")
+
+
+@pytest.mark.parametrize("state", ["settling", "settled"])
+def test_settle_goes_on_watching_what_lacks_its_own_verdict(two, systemd, monkeypatch, state):
+    two.set_mark("old", state)
+    scripted(monkeypatch, "sick")
+    release_host.settle(two, "new")
+    assert two.is_settling("old") is (state == "settling")
+    assert two.mark("old")["state"] == state
 
 
 @pytest.mark.parametrize("answer", [None, "sick"])
@@ -646,7 +712,9 @@ def test_a_sick_release_keeps_the_traffic_when_the_one_before_is_gone(two, syste
 
 # --- the command -----------------------------------------------------------------------------------------------------
 
+SOCKET = "start flask-hello@one.socket"  # waited for
 START = "start --no-block flask-hello@one.socket flask-hello@one.service"
+STOP = "stop flask-hello.settle-one.service"
 SETTLE = "systemd-run flask-hello.settle-one.service {program} {root} settle hello one"
 
 
@@ -654,10 +722,10 @@ SETTLE = "systemd-run flask-hello.settle-one.service {program} {root} settle hel
     "live, state, watched, expected",
     [
         (False, "settled", False, []),
-        (True, "settled", False, [START]),
-        (True, "failed", False, [START]),
-        (True, "settling", True, [START]),
-        (True, "settling", False, [START, SETTLE]),
+        (True, "settled", False, [SOCKET, START]),
+        (True, "failed", False, [SOCKET, START]),
+        (True, "settling", True, [SOCKET, START]),
+        (True, "settling", False, [SOCKET, START, STOP, SETTLE]),
     ],
 )
 def test_live_starts_what_has_the_traffic(app, systemd, live, state, watched, expected):

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, flaskfleet.deploy contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The transient unit in which commands run; systemd-run is a stub that writes its arguments down."""
+"""The transient unit in which commands run; systemd's programs are stubs that write their arguments down."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import os
 import pytest
 from ansible_collections.flaskfleet.deploy.plugins.module_utils import sandbox
 
+RUN = 'while [ "$1" != -- ]; do shift; done; shift; "$@"'
+
 
 @pytest.fixture
 def systemd_run(tmp_path, monkeypatch):
     """Make a systemd-run of shell commands; its arguments land in the file ``arguments``, one a line."""
 
-    def make(script):
-        program = tmp_path / "systemd-run"
+    def make(script=RUN, name="systemd-run"):
+        program = tmp_path / name
         program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/arguments\n{script}\n')
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
@@ -28,9 +30,11 @@ def systemd_run(tmp_path, monkeypatch):
 def test_run(systemd_run):
     keep = "stat --format=%A $file; cat $file"
     find = "for each; do case $each in *EnvironmentFile=*) file=${each##*=};; esac; done"
-    arguments = systemd_run(f"{find}; ({keep}) > ${{0%/*}}/environment; echo out; echo err >&2")
+    arguments = systemd_run(f"{find}; ({keep}) > ${{0%/*}}/environment; echo err >&2; {RUN}")
+    command = ["printf", "%s\\n", "out", "it's $HOME"]
     output = sandbox.run(
-        ["git", "--version"],
+        command,
+        unit="flask-hello.build",
         user="flask-hello",
         writable=["/w1", "/w2"],
         readable=["/r"],
@@ -39,9 +43,9 @@ def test_run(systemd_run):
         directory="/w1",
         limit=60,
     )
-    assert output == "out\n"
+    assert output == "out\nit's $HOME\n"
     words = arguments.read_text().splitlines()
-    assert words[-3:] == ["--", "git", "--version"]
+    assert words[-4:] == command
     properties = {word.removeprefix("--property=") for word in words if word.startswith("--property=")}
     (file,) = {each for each in properties if each.startswith("EnvironmentFile=")}
     own = {"User=flask-hello", "WorkingDirectory=/w1", "RuntimeMaxSec=60", "TemporaryFileSystem=/h:ro"}
@@ -61,8 +65,46 @@ def test_what_every_command_is_denied(needed):
 
 
 def test_a_command_that_fails_tells_the_end_of_its_output(systemd_run):
-    systemd_run('i=0; while [ $i -lt 40 ]; do i=$((i+1)); echo "line $i"; done; printf "\\377 last\\n" >&2; exit 7')
+    systemd_run()
+    script = 'i=0; while [ $i -lt 40 ]; do i=$((i+1)); echo "line $i"; done; printf "\\377 last\\n" >&2; exit 7'
     with pytest.raises(sandbox.CommandFailed, match="exit status 7") as caught:
-        sandbox.run(["x"], user="u", lines=3)
+        sandbox.run(["/bin/sh", "-c", script], unit="x", user="u", lines=3)
     assert caught.value.status == 7
     assert caught.value.output == ["line 39", "line 40", "\ufffd last"]
+
+
+@pytest.mark.parametrize("output", ["", "no newline", "two\nlines\n"])
+def test_run_returns_the_output_and_nothing_else(systemd_run, output):
+    systemd_run()
+    assert sandbox.run(["printf", "%s", output], unit="x", user="u") == output
+
+
+def test_units_have_names_of_their_own(systemd_run):
+    arguments = systemd_run()
+    names = set()
+    for _turn in range(2):
+        sandbox.run(["true"], unit="flask-hello.build", user="u")
+        names |= {word for word in arguments.read_text().splitlines() if word.startswith("--unit=")}
+    assert len(names) == 2
+    assert all(name.startswith("--unit=flask-hello.build-") for name in names)
+
+
+def test_a_command_that_systemd_stopped_has_failed(systemd_run):
+    systemd_run("echo half; exit 0")
+    with pytest.raises(sandbox.CommandFailed) as caught:
+        sandbox.run(["x"], unit="x", user="u")
+    assert caught.value.output == ["half", "stopped before it was done"]
+
+
+@pytest.mark.parametrize("limit, output", [(0, ["half", "ended after 0 s"]), (60, ["half"])])
+def test_a_command_that_took_too_long(systemd_run, limit, output):
+    systemd_run("echo half; exit 1")
+    with pytest.raises(sandbox.CommandFailed, match="exit status 1") as caught:
+        sandbox.run(["x"], unit="x", user="u", limit=limit)
+    assert caught.value.output == output
+
+
+def test_stop_ends_all_that_runs_under_a_name(systemd_run):
+    arguments = systemd_run("exit 5", name="systemctl")
+    sandbox.stop("flask-hello.build")
+    assert arguments.read_text().splitlines() == ["stop", "flask-hello.build-*.service"]
