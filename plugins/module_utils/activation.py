@@ -158,9 +158,7 @@ class Activation:
                 reason = str(error) or type(error).__name__
                 self.host.set_mark(self.release, "failed", reason=reason, journal=getattr(error, "journal", []))
                 self.host.discard(self.release)
-                self.host.prune(
-                    self.spec["keep_releases"], never={self.live, self.host.mark(self.live).get("previous")}
-                )
+                self.host.prune(self.spec["keep_releases"], self.host.protected())
             raise
         self.host.start_settling(self.release)
         return time.monotonic() - started
@@ -171,7 +169,7 @@ class Activation:
         while time.monotonic() < deadline:
             lost = self.host.live() != self.release
             # the watch gives the traffic back first and writes down why then, under the lock
-            with lock(self.host.root, name=self.host.name) if lost else contextlib.nullcontext():
+            with lock(self.host.root, wait=VERDICT_GRACE, name=self.host.name) if lost else contextlib.nullcontext():
                 mark = self.host.mark(self.release)
             if mark.get("state") == "settled":
                 return

@@ -29,7 +29,7 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host imp
     unused_name,
     write_file,
 )
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.remote import git_configuration
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.remote import REMOTE, git_configuration
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import LIMIT, CommandFailed, run, stop
 
 FETCH_USER = "flaskfleet-fetch"
@@ -151,13 +151,13 @@ class Builder:
         try:
             if not os.path.exists(os.path.join(repo, "HEAD")):
                 self._as_fetcher(app, ["git", "init", "--quiet", "--bare", repo], repo)
-            self._as_fetcher(app, [*git, "ls-remote", "--quiet", "origin", "HEAD"], repo, limit=ANSWER_LIMIT)
-            self._as_fetcher(app, [*git, "fetch", "--quiet", "--prune", "--force", "origin", *refs], repo)
+            self._as_fetcher(app, [*git, "ls-remote", "--quiet", REMOTE, "HEAD"], repo, limit=ANSWER_LIMIT)
+            self._as_fetcher(app, [*git, "fetch", "--quiet", "--prune", "--force", REMOTE, *refs], repo)
             if commit is None:
                 commit = self._resolve(app, git, repo)
             elif not self._has(app, git, repo, commit):
                 # a commit that no branch or tag reaches any more
-                self._as_fetcher(app, [*git, "fetch", "--quiet", "origin", commit], repo)
+                self._as_fetcher(app, [*git, "fetch", "--quiet", REMOTE, commit], repo)
         except CommandFailed as error:
             raise BuildError("fetch the code", f"git could not fetch {app['repository']}", error.output) from error
         return commit
@@ -173,7 +173,7 @@ class Builder:
         """The commit of a branch, tag or (short) commit, as the host sees it; HEAD is the remote's default branch."""
         version = app["version"]
         if version == "HEAD":
-            answer = self._as_fetcher(app, [*git, "ls-remote", "origin", "HEAD"], repo)
+            answer = self._as_fetcher(app, [*git, "ls-remote", REMOTE, "HEAD"], repo)
             if not answer:
                 raise BuildError(
                     "fetch the code", "the repository has no default branch: name a version, if it has any"

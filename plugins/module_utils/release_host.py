@@ -376,10 +376,15 @@ class App:
     def retire(self):
         """Stop what has no traffic (each drains first, by its ExecStop=), and remove releases beyond the kept ones."""
         live = self.live()
-        started = set(running(self.name).get(self.name, ()))
-        for name in started - {live}:
+        protected = self.protected()
+        for name in set(running(self.name).get(self.name, ())) - {live}:
             self.stop(name, wait=False)
-        self.prune(keep=self.release(live)["keep_releases"], never={live, self.mark(live).get("previous")} | started)
+        self.prune(self.release(live)["keep_releases"], protected)
+
+    def protected(self):
+        """Names of the releases that stay, however many: the live one, the one before it, all that still run."""
+        live = self.live()
+        return {live, self.mark(live).get("previous"), *running(self.name).get(self.name, ())}
 
     def prune(self, keep, never):
         """Remove releases, the builds that only they used, and half releases.
@@ -388,8 +393,8 @@ class App:
         went wrong.
         """
         names = self.releases()
-        for name in set(os.listdir(self.releases_directory)) - set(names):
-            shutil.rmtree(os.path.join(self.releases_directory, name))
+        for name in set(os.listdir(self.releases_directory)) - {*names, *never}:
+            shutil.rmtree(os.path.join(self.releases_directory, name), ignore_errors=True)
         good = [name for name in names if self.mark(name).get("state") == "settled"]
         others = [name for name in names if name not in good]
         for name in names:

@@ -150,6 +150,8 @@ def run(module):
             each.await_verdict()
         except activation.ActivationError as error:
             failed[each.spec["name"]] = error
+        except LockTimeout as error:
+            failed[each.spec["name"]] = activation.ActivationError("settle", str(error))
     for name, error in failed.items():
         fail(name, error)
     seconds = {name: value for name, value in outcomes.items() if name not in failed}

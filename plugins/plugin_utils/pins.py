@@ -19,7 +19,7 @@ import subprocess
 
 from ansible import constants as C
 
-from ..module_utils.remote import git_configuration
+from ..module_utils.remote import REMOTE, git_configuration
 
 TIMEOUT = 20  # seconds for a repository to answer
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -71,7 +71,7 @@ def resolve(url, version):
     for number, (key, value) in enumerate(configuration.items()):
         environment.update({f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value})
     try:
-        command = ["git", "-c", "protocol.ext.allow=never", "ls-remote", "origin", *names]
+        command = ["git", "-c", "protocol.ext.allow=never", "ls-remote", REMOTE, *names]
         answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=True)
     except (OSError, subprocess.SubprocessError):
         return None

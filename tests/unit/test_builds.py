@@ -359,7 +359,7 @@ def test_the_password_of_a_url_is_on_no_command_line(app, builder, planned, sand
     remote = Path(app.directory, "repository.conf")
     assert stat.S_IMODE(remote.stat().st_mode) == 0o640
     told = {}
-    for key in ("remote.origin.url", "http.https://git.test/.extraHeader"):
+    for key in ("remote.flaskfleet.url", "http.https://git.test/.extraHeader"):
         command = ["git", "config", "--file", str(remote), key]
         told[key] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.rstrip("\n")
     assert told == git_configuration(URL)
@@ -439,7 +439,7 @@ def test_a_version_that_is_not_there(builder, planned, sandbox):
 def test_a_commit_that_no_branch_reaches_is_fetched_by_name(builder, planned, sandbox):
     sandbox.failing = "cat-file"
     builder.build(planned, URL, COMMIT)
-    assert any(command[-2:] == ["origin", COMMIT] for command, _options in sandbox.commands)
+    assert any(command[-2:] == ["flaskfleet", COMMIT] for command, _options in sandbox.commands)
 
 
 def test_build_all_goes_on_after_a_failure(builder, monkeypatch):

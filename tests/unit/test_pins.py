@@ -92,6 +92,13 @@ def test_resolve(repository, version, meant):
     assert pins.resolve(repository.url, version) == repository.commits.get(meant)
 
 
+def test_another_checkout_as_working_directory_does_not_matter(repository, tmp_path, monkeypatch):
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    subprocess.run(["git", "-C", str(tmp_path), "remote", "add", "origin", "/nowhere"], check=True)
+    monkeypatch.chdir(tmp_path)
+    assert pins.resolve(repository.url, "master") == repository.commits["refs/heads/master"]
+
+
 def test_a_commit_is_not_asked_for(recorded):
     commit = "0123456789abcdef0123456789abcdef01234567"
     assert pins.resolve("https://git.test/nowhere.git", commit) == commit

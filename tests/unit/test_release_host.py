@@ -65,7 +65,9 @@ def test_read_json(tmp_path):
     assert release_host.read_json(str(tmp_path / "file" / "missing")) is None
 
 
-@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\0" * 20, b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b'{"a": 1', b"\0" * 20, b"\xff"], ids=["empty", "cut off", "zeros", "no UTF-8"]
+)
 def test_read_json_that_is_damaged(tmp_path, content):
     (tmp_path / "file").write_bytes(content)
     assert release_host.read_json(str(tmp_path / "file")) is None
@@ -378,6 +380,15 @@ def test_prune_removes_half_releases(app):
     app.prune(3, set())
     assert os.listdir(app.releases_directory) == ["whole"]
     assert sorted(os.listdir(app.builds_directory)) == ["build", "build.json"]
+
+
+def test_prune_leaves_what_it_must_not_touch(app):
+    """Among it a live release whose release.json is damaged, and what a person put there."""
+    app.add("live")
+    Path(app.releases_directory, "live", "release.json").write_text("")
+    Path(app.releases_directory, "notes.txt").write_text("a person's")
+    app.prune(3, {"live"})
+    assert sorted(os.listdir(app.releases_directory)) == ["live", "notes.txt"]
 
 
 def test_a_removal_that_is_killed_leaves_nothing_that_looks_like_a_release(app, monkeypatch):

@@ -34,7 +34,7 @@ FILES = {"/hello.git/info/refs": f"{COMMIT}\trefs/heads/master\n", "/hello.git/H
 )
 def test_git_configuration(url, expected, credentials):
     headers = git_configuration(url)
-    assert headers.pop("remote.origin.url") == expected
+    assert headers.pop("remote.flaskfleet.url") == expected
     if credentials is None:
         assert headers == {}
     else:
@@ -77,4 +77,4 @@ def test_no_command_line_of_git_has_the_password(port, tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_EXEC_PATH", str(tmp_path))
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     assert pins.resolve(f"http://me:the-password@127.0.0.1:{port}/hello.git", "master") == COMMIT
-    assert record.read_text() == f"origin http://127.0.0.1:{port}/hello.git\n"
+    assert record.read_text() == f"flaskfleet http://127.0.0.1:{port}/hello.git\n"
