@@ -119,7 +119,7 @@ async def main() -> int:
     parser.add_argument("--path", default="/")
     parser.add_argument("--rate", type=float, default=100, help="requests a second (default: %(default)s)")
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--seconds", type=float, help="for so long; or see --during")
+    parser.add_argument("--seconds", type=float, help="for so long, or so long after --during")
     parser.add_argument(
         "--during", nargs=argparse.REMAINDER, default=[], metavar="COMMAND", help="last: run this meanwhile"
     )
@@ -133,7 +133,6 @@ async def main() -> int:
         await asyncio.sleep(1)
         process = await asyncio.create_subprocess_exec(*options.during, stdout=sys.stderr)
         status = await process.wait()
-        await asyncio.sleep(1)
     if options.seconds:
         await asyncio.sleep(options.seconds)
     stop.set()
