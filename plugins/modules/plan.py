@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: plan
 short_description: Judge the list of apps and derive what the roles need from it
-version_added: 1.0.0
+version_added: 0.1.0
 description:
   - Reads C(flask_apps) and the other variables of the roles P(flaskfleet.deploy.flask_app#role) and
     P(flaskfleet.deploy.nginx_site#role), refuses what cannot be made true, fills in defaults, and derives every path,
