@@ -78,6 +78,7 @@ class Builder:
     def __init__(self, settings):
         self.settings = settings
         self.root = settings["root"]
+        self.hidden = [settings[name] for name in ("root", "data_root", "runtime_root")]
         self.uv = os.path.join(self.root, ".tools", f"uv-{UV_VERSION}", "bin", "uv")
 
     # --- what is there ---
@@ -151,10 +152,10 @@ class Builder:
         try:
             if not os.path.exists(os.path.join(repo, "HEAD")):
                 self._as_fetcher(app, ["git", "init", "--quiet", "--bare", repo], repo)
-            self._as_fetcher(app, [*git, "ls-remote", "--quiet", REMOTE, "HEAD"], repo, limit=ANSWER_LIMIT)
+            head = self._as_fetcher(app, [*git, "ls-remote", "--quiet", REMOTE, "HEAD"], repo, limit=ANSWER_LIMIT)
             self._as_fetcher(app, [*git, "fetch", "--quiet", "--prune", "--force", REMOTE, *refs], repo)
             if commit is None:
-                commit = self._resolve(app, git, repo)
+                commit = self._resolve(app, git, repo, head)
             elif not self._has(app, git, repo, commit):
                 # a commit that no branch or tag reaches any more
                 self._as_fetcher(app, [*git, "fetch", "--quiet", REMOTE, commit], repo)
@@ -169,16 +170,15 @@ class Builder:
             return False
         return True
 
-    def _resolve(self, app, git, repo):
-        """The commit of a branch, tag or (short) commit, as the host sees it; HEAD is the remote's default branch."""
+    def _resolve(self, app, git, repo, head):
+        """The commit of a branch, tag or (short) commit as the host sees it; ``head`` is ls-remote's word on HEAD."""
         version = app["version"]
         if version == "HEAD":
-            answer = self._as_fetcher(app, [*git, "ls-remote", REMOTE, "HEAD"], repo)
-            if not answer:
+            if not head:
                 raise BuildError(
                     "fetch the code", "the repository has no default branch: name a version, if it has any"
                 )
-            return answer.split()[0]
+            return head.split()[0]
         for name in (f"refs/heads/{version}", f"refs/tags/{version}", version):
             try:
                 return self._as_fetcher(
@@ -188,15 +188,17 @@ class Builder:
                 continue
         raise BuildError("fetch the code", f"there is no branch, tag or commit {version!r} in the repository")
 
-    def _as_fetcher(self, app, command, writable, limit=LIMIT):
+    def _as_fetcher(self, app, command, writable, limit=LIMIT, directory="/"):
+        """Run git as the account that owns the mirrors; the index is the one file that a checkout needs beside them."""
         return run(
             command,
             unit=build_unit(app),
             user=FETCH_USER,
-            hidden=[self.root, self.settings["data_root"], self.settings["runtime_root"]],
+            hidden=self.hidden,
             readable=[app["paths"]["root"]],
             writable=[writable],
-            environment=GIT_ENVIRONMENT,
+            environment={**GIT_ENVIRONMENT, "GIT_INDEX_FILE": "/tmp/index"},
+            directory=directory,
             limit=limit,
         )
 
@@ -252,22 +254,12 @@ class Builder:
             ".",
         ]
         try:
-            run(
-                git,
-                unit=build_unit(app),
-                user=FETCH_USER,
-                hidden=[self.root, self.settings["data_root"], self.settings["runtime_root"]],
-                readable=[repo],
-                writable=[directory],
-                environment={**GIT_ENVIRONMENT, "GIT_INDEX_FILE": "/tmp/index"},
-                directory=directory,
-            )
+            self._as_fetcher(app, git, directory, directory=directory)
         except CommandFailed as error:
             raise BuildError("check the code out", f"git could not check out {commit[:8]}", error.output) from error
         source = os.path.join(directory, app["path"])
-        inside = os.path.commonpath([os.path.realpath(source), os.path.realpath(directory)]) == os.path.realpath(
-            directory
-        )
+        top = os.path.realpath(directory)
+        inside = os.path.commonpath([os.path.realpath(source), top]) == top
         if not os.path.isdir(source) or not inside:
             raise BuildError(
                 "check the code out", f"path: the repository has no folder {app['path']!r} at {commit[:8]}"
@@ -293,7 +285,7 @@ class Builder:
                 ["/bin/sh", "-euc", script],
                 unit=build_unit(app),
                 user=app["user"],
-                hidden=[self.root, self.settings["data_root"], self.settings["runtime_root"], CACHE_ROOT],
+                hidden=[*self.hidden, CACHE_ROOT],
                 readable=[os.path.join(self.root, ".tools")] if self.settings["installer"] == "uv" else [],
                 writable=[directory, cache],
                 environment=self._installer_environment(cache, environment),
