@@ -14,28 +14,38 @@ from ..plugin_utils.templates import Renderer, TemplateError
 
 
 class ActionModule(ActionBase):
-    """Renders what each release is made of and sends it, with the secrets, in one module execution for all apps."""
+    """Renders what each release is made of and sends it, with the secrets, in one module execution for all apps.
+
+    To go back takes nothing from here: an earlier release has all it was made of.
+    """
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
         plan = self._task.args["plan"]
-        try:
-            variables = plain_variables(self._templar, self._loader, task_vars)
-            secrets = collect_secrets(variables)
-            renderer = Renderer(self, task_vars, variables.get("flask_app_template_paths", ()))
-            apps = {}
-            for app in plan["apps"]:
-                name = str(app["name"])
-                settings = renderer.render("gunicorn.conf.py.j2", {"app": app, "plan": plan})
-                environment = {**app["env"], **secrets[name]["secrets"]}
-                apps[name] = {"files": {"gunicorn.conf.py": settings}, "environment": environment}
-        except PlanError as error:
-            raise AnsibleActionFail("\n".join(error.errors)) from None
-        except TemplateError as error:
-            raise AnsibleActionFail(str(error)) from None
-        values = [value for app in secrets.values() for value in app["secrets"].values()]
+        payload = {"apps": {}, "secrets": []}
+        if not plan["rollback_to"]:
+            try:
+                payload = self._rendered(plan, task_vars)
+            except PlanError as error:
+                raise AnsibleActionFail("\n".join(error.errors)) from None
+            except TemplateError as error:
+                raise AnsibleActionFail(str(error)) from None
         return self._execute_module(
             module_name="flaskfleet.deploy.app_activate",
-            module_args={**self._task.args, "payload": encode({"apps": apps, "secrets": values})},
+            module_args={**self._task.args, "payload": encode(payload)},
             task_vars=task_vars,
         )
+
+    def _rendered(self, plan, task_vars):
+        variables = plain_variables(self._templar, self._loader, task_vars)
+        secrets = collect_secrets(variables)
+        renderer = Renderer(self, task_vars, variables.get("flask_app_template_paths", ()))
+        apps = {}
+        for app in plan["apps"]:
+            name = str(app["name"])
+            files = {
+                str(file): renderer.render(template, {"app": app, "plan": plan})
+                for file, template in app["release_files"].items()
+            }
+            apps[name] = {"files": files, "environment": {**app["env"], **secrets[name]["secrets"]}}
+        return {"apps": apps, "secrets": [value for app in secrets.values() for value in app["secrets"].values()]}

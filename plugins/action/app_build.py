@@ -10,6 +10,7 @@ from ansible.plugins.action import ActionBase
 from ..module_utils.payload import encode
 from ..module_utils.plan import PlanError, collect_secrets
 from ..module_utils.plan.variables import plain_variables
+from ..plugin_utils.heartbeat import heartbeat
 from ..plugin_utils.pins import pin_all
 
 
@@ -26,8 +27,9 @@ class ActionModule(ActionBase):
         wanted = {str(app["name"]): (secrets[app["name"]]["repository"], str(app["version"])) for app in apps}
         pins = pin_all(list(wanted.values()))
         sources = {name: {"url": pair[0], "commit": pins[pair]} for name, pair in wanted.items()}
-        return self._execute_module(
-            module_name="flaskfleet.deploy.app_build",
-            module_args={**self._task.args, "payload": encode(sources)},
-            task_vars=task_vars,
-        )
+        with heartbeat(self._display, f"{task_vars['inventory_hostname']}: still building"):
+            return self._execute_module(
+                module_name="flaskfleet.deploy.app_build",
+                module_args={**self._task.args, "payload": encode(sources)},
+                task_vars=task_vars,
+            )

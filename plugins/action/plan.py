@@ -20,13 +20,17 @@ class ActionModule(ActionBase):
         """Return the plan, or a failure that lists all errors and tells no secret."""
         result = super().run(tmp, task_vars)
         _validation, arguments = self.validate_argument_spec(
-            argument_spec={"platform": {"type": "dict", "default": {}}, "hostname": {"type": "str"}}
+            argument_spec={
+                "platform": {"type": "dict", "default": {}},
+                "hostname": {"type": "str"},
+                "rollback": {"type": "bool", "default": False},
+            }
         )
         hostname = arguments["hostname"] or task_vars["inventory_hostname"]
         platform = {"os_family": task_vars.get("ansible_facts", {}).get("os_family", ""), **arguments["platform"]}
         try:
             variables = plain_variables(self._templar, self._loader, task_vars)
-            plan = make_plan(variables, platform, hostname)
+            plan = make_plan(variables, platform, hostname, arguments["rollback"])
         except PlanError as error:
             count = len(error.errors)
             heading = f"{count} error{'s' if count > 1 else ''} in the variables of {task_vars['inventory_hostname']}:"

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Make releases from builds and give them the traffic: write, start beside the live one, probe, switch, settle.
 
-Until the switch nothing that serves is touched, so whatever fails before it leaves the old release serving.
+Until the switch nothing that serves is touched, so whatever fails before it leaves the old release serving. Going back
+is the same with what an earlier release was made of.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import contextlib
 import json
 import os
 import pwd
+import re
 import shutil
 import time
 
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.configuration import changed_settings, settings_of
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.memory import NotEnough, used
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import (
-    App,
+    LockTimeout,
     Unhealthy,
     fsync_directory,
     journal,
@@ -28,67 +32,173 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host imp
     unused_name,
     write_file,
 )
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import render_environment
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import (
+    CommandFailed,
+    parse_environment,
+    render_environment,
+    run,
+)
 
 WANTS = "/etc/systemd/system/multi-user.target.wants"
 VERDICT_GRACE = 30  # seconds beyond the settle time after which the watch itself is taken for dead
+COMMAND_LIMIT = 600  # seconds that a command around the switch may take
+# The first version of gunicorn that loses no request when it replaces a worker that keeps connections alive.
+LOSSLESS_GUNICORN = 27
+PRIVATE = ("environment", "release.json")  # files of a release that only root may read
 
 
 class ActivationError(Exception):
     """A release did not get the traffic, or did not keep it.
 
-    :ivar step: what was being done: ``start``, ``probe``, ``settle`` …
-    :ivar journal: last lines that its service wrote
+    :ivar step: what was being done: ``choose``, ``start``, ``probe``, ``settle`` …
+    :ivar output: last lines that its service or the failing command wrote
+    :ivar command: what failed: a command, a request or a unit; empty when it is none of them
+    :ivar status: the exit status or HTTP status; None when there is none
     """
 
-    def __init__(self, step, message, lines=()):
+    def __init__(self, step, message, output=(), command="", status=None):
         super().__init__(message)
         self.step = step
-        self.journal = list(lines)
+        self.output = list(output)
+        self.command = command
+        self.status = status
+
+
+def recipe_of_plan(app, proxy_user, build, files, environment):
+    """What a release of a planned app is made of.
+
+    :param proxy_user: the account that its socket is for
+    :param build: what app_build returned for it; its commit is None when only the host can resolve it
+    :param files: {name: text} of what the release needs beside its environment
+    :param environment: {name: value}, secrets included
+    """
+    return {
+        "app": app["name"],
+        "stem": f"{build['commit'][:8]}-{app['configuration_hash']}" if build["commit"] else None,
+        "build": build["build"],
+        "commit": build["commit"],
+        "subject": build["subject"],
+        "url": app["url"],
+        "server": app["server"]["kind"],
+        "max_requests": app["server"]["max_requests"],
+        "health": app["health"],
+        "keep_releases": app["keep_releases"],
+        "user": app["user"],
+        "proxy_user": proxy_user,
+        "path": app["path"],
+        "data": app["paths"]["data"],
+        "socket": app["socket"],
+        "settings": settings_of(app),
+        "files": {**files, "environment": render_environment(environment)},
+    }
+
+
+def recipe_of_release(host, name):
+    """What a release that is there was made of."""
+    recipe = {key: value for key, value in host.release(name).items() if key not in ("release", "created")}
+    directory = os.path.join(host.releases_directory, name)
+    files = {}
+    for file in os.listdir(directory):
+        path = os.path.join(directory, file)
+        if file != "release.json" and os.path.isfile(path) and not os.path.islink(path):
+            files[file] = _text(path)
+    return {**recipe, "files": files}
+
+
+def rollback_target(host, wanted=""):
+    """Name of the release to go back to.
+
+    :param wanted: a release, its name without suffix, or the beginning of a commit; empty for the good release that the
+        live one was deployed over, or else the newest good one before it
+    :raises ActivationError: there is none
+    """
+    live = host.live()
+    if live is None:
+        raise ActivationError("choose", "no release has had the traffic yet, so there is nothing to go back from")
+    good = [name for name in host.releases() if host.mark(name).get("state") == "settled" and name != live]
+    if not wanted:
+        replaced = host.mark(live).get("replaced")
+        if replaced in good:
+            return replaced
+        created = (host.release(live) or {}).get("created", time.time())
+        earlier = [name for name in good if host.release(name)["created"] < created]
+        if not earlier:
+            raise ActivationError("choose", "there is no earlier good release to go back to")
+        return earlier[-1]
+
+    def fits(name):
+        release = host.release(name) or {}
+        return wanted in (name, release.get("stem")) or release.get("commit", "").startswith(wanted)
+
+    fitting = [name for name in good if fits(name)]
+    if fits(live) and wanted not in fitting:
+        return live
+    if fitting:
+        return fitting[-1]
+    others = [name for name in host.releases() if fits(name)]
+    problem = f"{others[-1]} has not proven good" if others else f"{wanted} is not here any more"
+    raise ActivationError("choose", f"{problem}; good releases to go back to: {', '.join(good) or 'none'}")
 
 
 class Activation:
     """What one run does with one app.
 
-    :param spec: the plan's app with ``commit``, ``subject``, ``build``, ``files`` {name: text} and ``environment``
-        {name: value}, secrets included
+    :param host: the App
+    :param recipe: what the wanted release is made of, see recipe_of_plan
+    :param commands: {"before_switch": command, "after_switch": command}, each may be missing or empty
+    :param hidden: directories that these commands may not see but for the app's own parts
+    :param ending: names of releases that are about to stop, which can't be started again until they have
+    :param back: whether this goes back to an earlier release
+    :ivar live: the release that had the traffic when this began
+    :ivar release: the wanted one; None when only the host can tell the commit, and has not yet
+    :ivar seconds: from the first step to the switch; None without one
+    :ivar error: the ActivationError that it ended with
     """
 
-    def __init__(self, root, proxy_user, spec):
-        self.host = App(root, spec["name"])
-        self.proxy_user = proxy_user
-        self.spec = spec
-        self.live = self.host.live()
-        self.stem = f"{spec['commit'][:8]}-{spec['configuration_hash']}" if spec["commit"] else None
-        self.files = {**spec["files"], "environment": render_environment(spec["environment"])}
-        self.release = self._choose()
+    def __init__(self, host, recipe, commands=None, hidden=(), ending=(), back=False):
+        self.host = host
+        self.recipe = recipe
+        self.files = recipe["files"]
+        self.commands = commands or {}
+        self.hidden = list(hidden)
+        self.back = back
+        self.live = host.live()
+        self.release = self._choose(ending)
+        self.seconds = None
+        self.error = None
 
-    def _choose(self):
+    def _choose(self, ending):
         """The release this run wants live: one that is there already and just the same, else a new name."""
-        if self.stem is None:
+        stem = self.recipe["stem"]
+        if stem is None:
             return None
         for name in reversed(self.host.releases()):
-            if self.host.release(name)["stem"] == self.stem and not self.host.failed(name) and self._same(name):
+            usable = not self.host.failed(name) and (name == self.live or name not in ending)
+            if usable and self.host.release(name)["stem"] == stem and self._same(name):
                 return name
         # what a killed run left of a release does not count: write() replaces it
-        return unused_name(self.stem, self.host.releases())
+        return unused_name(stem, self.host.releases())
 
     def _same(self, name):
-        if self.host.release(name)["build"] != self.spec["build"]:
+        if self.host.release(name)["build"] != self.recipe["build"]:
             return False
         directory = os.path.join(self.host.releases_directory, name)
-        for file, text in self.files.items():
-            try:
-                with open(os.path.join(directory, file), encoding="utf-8", newline="") as stream:
-                    if stream.read() != text:
-                        return False
-            except FileNotFoundError:
-                return False
-        return True
+        return all(_text(os.path.join(directory, file)) == text for file, text in self.files.items())
 
     @property
     def needed(self):
         return self.release is None or self.release != self.live
+
+    def changes(self):
+        """Names of the settings that differ from the live release's, each with what happened to it. No values."""
+        before = self.host.release(self.live) if self.live else None
+        if before is None:
+            return []
+        now, old = self.recipe["settings"], before.get("settings", {})
+        environment = parse_environment(self.files["environment"])
+        directory = os.path.join(self.host.releases_directory, self.live)
+        old_environment = parse_environment(_text(os.path.join(directory, "environment")) or "")
+        return changed_settings({**old, **_secrets(old_environment, old)}, {**now, **_secrets(environment, now)})
 
     # --- steps ---
 
@@ -96,76 +206,137 @@ class Activation:
         """The release's directory; release.json comes last and makes it one."""
         if self.host.release(self.release) is not None:
             return
-        spec = self.spec
-        if not os.path.isdir(os.path.join(self.host.builds_directory, spec["build"])):
-            raise ActivationError("write", f"the build {spec['build']} was removed meanwhile, run it again")
+        recipe = self.recipe
+        if not os.path.isdir(os.path.join(self.host.builds_directory, recipe["build"])):
+            raise ActivationError("write", f"the build {recipe['build']} was removed meanwhile, run it again")
         directory = os.path.join(self.host.releases_directory, self.release)
         shutil.rmtree(directory, ignore_errors=True)  # what a killed run left of it
         os.mkdir(directory)
         os.chmod(directory, 0o711)
-        os.symlink(os.path.join("..", "..", "builds", spec["build"]), os.path.join(directory, "build"))
-        os.symlink(os.path.join(spec["paths"]["runtime"], f"{self.release}.sock"), os.path.join(directory, "web.sock"))
-        for name, text in self.files.items():
-            write_file(os.path.join(directory, name), text, mode=0o600 if name == "environment" else 0o644)
-        contents = {
-            "app": spec["name"],
-            "release": self.release,
-            "stem": self.stem,
-            "build": spec["build"],
-            "commit": spec["commit"],
-            "subject": spec["subject"],
-            "created": time.time(),
-            "url": spec["url"],
-            "health": spec["health"],
-            "keep_releases": spec["keep_releases"],
-        }
-        write_file(os.path.join(directory, "release.json"), json.dumps(contents, indent=2) + "\n")
+        os.symlink(os.path.join("..", "..", "builds", recipe["build"]), os.path.join(directory, "build"))
+        os.symlink(recipe["socket"].format(release=self.release), os.path.join(directory, "web.sock"))
+        contents = {key: value for key, value in recipe.items() if key != "files"}
+        contents.update(release=self.release, created=time.time())
+        for name, text in {**self.files, "release.json": json.dumps(contents, indent=2) + "\n"}.items():
+            write_file(os.path.join(directory, name), text, mode=0o600 if name in PRIVATE else 0o644)
         fsync_directory(self.host.releases_directory)
 
     def start(self):
         """Start beside the live release and wait until the health path answers as it must."""
         try:
-            pwd.getpwnam(self.proxy_user)
+            pwd.getpwnam(self.recipe["proxy_user"])
         except KeyError as error:
-            message = f"there is no account {self.proxy_user!r} to give the socket to: install the proxy (nginx) first"
+            proxy = self.recipe["proxy_user"]
+            message = f"there is no account {proxy!r} to give the socket to: install the proxy (nginx) first"
             raise ActivationError("start", message) from error
         unit = self.host.unit(self.release)
         self.host.start(self.release)
         try:
-            self.host.wait_until_healthy(self.release, self.spec["health"])
+            self.host.wait_until_healthy(self.release, self.recipe["health"])
         except Unhealthy as problem:
-            raise ActivationError("probe", str(problem), journal(unit)) from problem
+            raise ActivationError("probe", str(problem), journal(unit), problem.command, problem.status) from problem
 
-    def activate(self):
+    def run_command(self, step):
+        """Run the app's command of this step, as the app and seeing what the app sees."""
+        command = self.commands.get(step)
+        if not command:
+            return
+        here = os.path.join(self.host.releases_directory, self.release, "build")
+        variables = {
+            "PATH": f"{here}/.venv/bin:/usr/local/bin:/usr/bin:/bin",
+            "HOME": self.recipe["data"],
+            **parse_environment(self.files["environment"]),
+        }
+        try:
+            run(
+                ["/bin/sh", "-c", command],
+                unit=f"flask-{self.host.name}.command",
+                user=self.recipe["user"],
+                hidden=self.hidden,
+                readable=[self.host.directory],
+                writable=[self.recipe["data"]],
+                environment=variables,
+                directory=os.path.join(here, self.recipe["path"]),
+                limit=COMMAND_LIMIT,
+            )
+        except CommandFailed as error:
+            message = f"exited with status {error.status}"
+            raise ActivationError(step, message, error.output, command, error.status) from error
+
+    def activate(self, guard):
         """From nothing to the traffic. The caller holds the lock of all runs, and awaits the verdict of the watch.
 
-        :return: how many seconds it took
+        :param guard: the memory.Guard of this run
         """
-        with lock(self.host.root, name=self.host.name):
-            if self.host.live() != self.live:
-                raise ActivationError("start", f"traffic went back to {self.host.live()} meanwhile, run it again")
-            return self._activate()
-
-    def _activate(self):
-        started = time.monotonic()
-        self.write()
         try:
-            self.start()
-            self.host.set_mark(self.release, "settling", previous=self.live, since=time.time())
+            self._refuse_lossy_server()
+            with lock(self.host.root, name=self.host.name):
+                if self.host.live() != self.live:
+                    raise ActivationError("start", f"traffic went back to {self.host.live()} meanwhile, run it again")
+                self._activate(guard)
+        except ActivationError as error:
+            self.error = error
+        except NotEnough as error:
+            self.error = ActivationError("start", str(error))
+        except Exception as error:  # whatever it is, it must not keep the other apps from their releases
+            self.error = ActivationError("write", f"{type(error).__name__}: {error}")
+
+    def _refuse_lossy_server(self):
+        """An app can bring a gunicorn that loses requests when it replaces a worker: then it must not replace any."""
+        if self.recipe["server"] != "gunicorn" or not self.recipe["max_requests"]:
+            return
+        build = os.path.join(self.host.builds_directory, self.recipe["build"])
+        found = re.search(r"^gunicorn==(\d+)", _text(os.path.join(build, ".venv", "requirements.lock")) or "", re.M)
+        if found and int(found[1]) < LOSSLESS_GUNICORN:
+            message = (
+                f"server.max_requests must be 0: this app brings gunicorn {found[1]}, which loses requests when it"
+            )
+            raise ActivationError("write", f"{message} replaces a worker; {LOSSLESS_GUNICORN} does not")
+
+    def _activate(self, guard):
+        started = time.monotonic()
+        marked = {"previous": self.live, "since": time.time()}
+        if not self.back:
+            marked["replaced"] = self.live
+        try:
+            with guard.claim(self._memory_of_live()):
+                self.write()
+                self.start()
+            self.run_command("before_switch")
+            self.host.set_mark(self.release, "settling", **marked)
             self.host.switch(self.release)
+        except NotEnough:
+            raise
         except BaseException as error:
             if self.host.live() != self.release:
                 reason = str(error) or type(error).__name__
-                self.host.set_mark(self.release, "failed", reason=reason, journal=getattr(error, "journal", []))
+                self.host.set_mark(self.release, "failed", reason=reason, journal=getattr(error, "output", []))
                 self.host.discard(self.release)
-                self.host.prune(self.spec["keep_releases"], self.host.protected())
+                self.host.prune(self.recipe["keep_releases"], self.host.protected())
             raise
         self.host.start_settling(self.release)
-        return time.monotonic() - started
+        self.seconds = time.monotonic() - started
+        self.run_command("after_switch")
+
+    def _memory_of_live(self):
+        """Bytes that the live release uses: what a second one is expected to need."""
+        if self.live is None:
+            return 0
+        unit = self.host.unit(self.live)
+        return used(unit_states([unit], ("MainPID",)).get(unit, {}).get("MainPID", "0"))
 
     def await_verdict(self):
         """Wait for what the host's own watch says. Needs no lock: the watch takes it to act."""
-        deadline = time.monotonic() + self.spec["health"]["settle"] + VERDICT_GRACE
+        try:
+            self._await_verdict()
+        except ActivationError as error:
+            self.error = error
+            self.seconds = None
+        except LockTimeout as error:
+            self.error = ActivationError("settle", str(error))
+
+    def _await_verdict(self):
+        deadline = time.monotonic() + self.recipe["health"]["settle"] + VERDICT_GRACE
         while time.monotonic() < deadline:
             lost = self.host.live() != self.release
             # the watch gives the traffic back first and writes down why then, under the lock
@@ -176,7 +347,8 @@ class Activation:
             if mark.get("state") == "failed":
                 back = mark.get("returned_to")
                 message = f"{mark['reason']}; traffic went back to {back}" if back else mark["reason"]
-                raise ActivationError("settle", message, mark.get("journal", ()))
+                command, status = mark.get("command", ""), mark.get("status")
+                raise ActivationError("settle", message, mark.get("journal", ()), command, status)
             if lost:
                 raise ActivationError("settle", f"another run switched to {self.host.live()} meanwhile")
             time.sleep(0.1)
@@ -194,7 +366,7 @@ def ensure_running(activations):
         elif states.get(unit, {}).get("ActiveState") in ("active", "activating"):
             continue
         each.host.start(each.live)
-        stopped.append(each.spec["name"])
+        stopped.append(each.host.name)
     return stopped
 
 
@@ -203,11 +375,11 @@ def stop_strays(activations):
     started = running()
     found = []
     for each in activations:
-        strays = {name for name, stopping in started.get(each.spec["name"], {}).items() if not stopping} - {each.live}
+        strays = {name for name, stopping in started.get(each.host.name, {}).items() if not stopping} - {each.live}
         if strays and each.live and not each.needed and each.host.mark(each.live).get("state") != "settling":
             with lock(each.host.root, name=each.host.name):
                 each.host.retire()
-            found.append(each.spec["name"])
+            found.append(each.host.name)
     return found
 
 
@@ -223,7 +395,7 @@ def unsettled(activations):
 
 def not_enabled(activations):
     """Targets that would not start at boot."""
-    targets = [each.spec["units"]["target"] for each in activations if each.live or each.needed]
+    targets = [each.host.target for each in activations if each.live or each.needed]
     return [target for target in targets if not os.path.lexists(os.path.join(WANTS, target))]
 
 
@@ -234,16 +406,26 @@ def enable(targets):
         systemctl("start", "--no-block", "--", *targets, check=True)
 
 
-def activate_all(activations, jobs):
-    """Activate side by side. Returns {app name: seconds, or the exception}."""
-
-    def one(activation):
-        try:
-            return activation.activate()
-        except ActivationError as error:
-            return error
-        except Exception as error:  # whatever it is, it must not keep the other apps from their releases
-            return ActivationError("write", f"{type(error).__name__}: {error}")
-
+def activate_all(activations, jobs, guard):
+    """Activate side by side, ``jobs`` at a time."""
     with concurrent.futures.ThreadPoolExecutor(max(jobs, 1)) as pool:
-        return dict(zip([each.spec["name"] for each in activations], pool.map(one, activations)))
+        list(pool.map(lambda each: each.activate(guard), activations))
+
+
+def ending_releases():
+    """{app: names of its releases that are about to stop} of this host."""
+    return {app: {name for name, ending in found.items() if ending} for app, found in running().items()}
+
+
+def _secrets(environment, settings):
+    """{"secrets.NAME": value} of what an environment has beside the declared ``env``."""
+    return {f"secrets.{name}": value for name, value in environment.items() if f"env.{name}" not in settings}
+
+
+def _text(path):
+    """The text of a file to the letter; None when there is no such file."""
+    try:
+        with open(path, encoding="utf-8", newline="") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return None

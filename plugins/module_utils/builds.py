@@ -53,6 +53,7 @@ GIT_ENVIRONMENT = {
     "GIT_HTTP_LOW_SPEED_TIME": "60",  # seconds
     "LC_ALL": "C.UTF-8",
 }
+SHOWN_COMMITS = 30
 ANSWER_LIMIT = 30  # seconds for a repository to answer at all; git's own protocol knows no time limit
 
 
@@ -206,6 +207,18 @@ class Builder:
         """First line of the commit's message."""
         git = [*GIT, f"--git-dir={app['paths']['repo']}"]
         return self._as_fetcher(app, [*git, "log", "-1", "--format=%s", commit], app["paths"]["repo"]).strip()
+
+    def commits(self, app, old, new):
+        """Lines of the commits that ``new`` has and ``old`` has not, newest first; None where the mirror lacks one."""
+        repo = app["paths"]["repo"]
+        if not new or not os.path.isdir(repo):
+            return None
+        git = [*GIT, f"--git-dir={repo}", "log", f"--max-count={SHOWN_COMMITS + 1}", "--format=%h %s", f"{old}..{new}"]
+        try:
+            lines = self._as_fetcher(app, git, repo).splitlines()
+        except CommandFailed:
+            return None
+        return lines[:SHOWN_COMMITS] + ["… and more"] * (len(lines) > SHOWN_COMMITS)
 
     def build(self, app, url, commit):
         """Make one build, unless the commit turns out to be built. A failed one leaves nothing behind.

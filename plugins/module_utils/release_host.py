@@ -12,8 +12,12 @@ Layout of an app's directory, see docs/architecture.md:
 
     builds/<build>/, builds/<build>.json      the second is written last and marks a complete build
     current -> releases/<release>
-    releases/<release>/        build -> ../../builds/<build>, release.json, environment, web.sock -> the socket
-    marks/<release>.json       {"state": "settling" | "settled" | "failed", "previous", "reason", "at"}
+    releases/<release>/        build -> ../../builds/<build>, web.sock -> the socket, the server's settings,
+                               environment, service.conf (what systemd is told of this release alone), release.json
+    marks/<release>.json       {"state": "settling" | "settled" | "failed", "previous", "replaced", "reason", "at"}
+
+In a mark, ``previous`` is what had the traffic before and gets it back when the release fails; ``replaced`` is what the
+release was deployed over, where a rollback leads.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ import http.client
 import json
 import math
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -35,6 +40,7 @@ import time
 
 PROGRAM = "/usr/local/sbin/flask-app"
 CACHE_ROOT = "/var/cache/flask_apps"  # of downloaded packages, a folder an app
+UNITS = "/etc/systemd/system"
 DRAIN_LIMIT = 60  # seconds; the unit's TimeoutStopSec must be longer
 WATCH_INTERVAL = 0.5  # seconds
 PROBE_LIMIT = 5  # seconds one probe may take once a release has traffic
@@ -43,12 +49,14 @@ PROBE_LIMIT = 5  # seconds one probe may take once a release has traffic
 class Unhealthy(Exception):
     """A release does not do what it must; the text says what was seen.
 
-    :ivar status: the HTTP status it answered with; None when there was no answer
+    :ivar status: the HTTP status it answered with, or the exit status of its process; None when there is none
+    :ivar command: what was looked at: a request, or a unit
     """
 
-    def __init__(self, message, status=None):
+    def __init__(self, message, status=None, command=""):
         super().__init__(message)
         self.status = status
+        self.command = command
 
 
 class LockTimeout(Exception):
@@ -129,7 +137,7 @@ def systemctl(*arguments, check=False):
     return subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=check, timeout=120)
 
 
-def unit_states(units, properties=("ActiveState", "SubState", "Result", "NRestarts", "Job")):
+def unit_states(units, properties=("ActiveState", "SubState", "Result", "NRestarts", "Job", "ExecMainStatus")):
     """{unit: {property: text}} with one call for all units."""
     if not units:
         return {}
@@ -140,6 +148,12 @@ def unit_states(units, properties=("ActiveState", "SubState", "Result", "NRestar
         if state:
             states[state.pop("Id")] = state
     return states
+
+
+def exit_status(state):
+    """How a unit's main process ended, from its properties; None when systemd does not tell."""
+    status = state.get("ExecMainStatus", "")
+    return int(status) if status.isdigit() else None
 
 
 def journal(unit, lines=80):
@@ -174,19 +188,20 @@ def acceptable(status, accepted):
 def probe(path, health, limit=PROBE_LIMIT):
     """Ask a socket for the health path as nginx would. Returns the status; raises Unhealthy with what was seen."""
     connection = UnixHTTPConnection(path, limit)
+    request = f"GET {health['path']}"
     try:
         headers = {"Host": health["host"], "User-Agent": "flask-app probe", "X-Forwarded-Proto": health["scheme"]}
         connection.request("GET", health["path"], headers={**headers, "Connection": "close"})
         status = connection.getresponse().status
     except socket.timeout as error:
-        raise Unhealthy(f"no answer to {health['path']} within {limit:.0f} s") from error
+        raise Unhealthy(f"no answer to {request} within {limit:.0f} s", command=request) from error
     except (OSError, http.client.HTTPException) as error:
-        raise Unhealthy(f"no answer to {health['path']}: {error.__class__.__name__}") from error
+        raise Unhealthy(f"no answer to {request}: {error.__class__.__name__}", command=request) from error
     finally:
         connection.close()
     if not acceptable(status, health["statuses"]):
         expected = ", ".join(str(each) for each in health["statuses"])
-        raise Unhealthy(f"{health['path']} answered {status}, expected {expected}", status)
+        raise Unhealthy(f"{request} answered {status}, expected {expected}", status, request)
     return status
 
 
@@ -273,14 +288,55 @@ class App:
     def socket_path(self, name):
         return os.readlink(os.path.join(self.releases_directory, name, "web.sock"))
 
+    @property
+    def target(self):
+        return f"flask-{self.name}.target"
+
     def unit(self, name, kind="service"):
         return f"flask-{self.name}@{name}.{kind}"
 
     def settle_unit(self, name):
         return f"flask-{self.name}.settle-{name}.service"
 
+    def drop_in(self, name):
+        """The folder of what differs between a release's unit and the app's other ones, for systemd."""
+        return os.path.join(UNITS, f"{self.unit(name)}.d")
+
+    def has_socket_unit(self, name):
+        """Whether systemd makes the release's socket; granian can't be given one and makes its own, in a directory."""
+        return os.path.basename(self.socket_path(name)) == f"{name}.sock"
+
+    def _install_drop_in(self, name):
+        """Tell systemd what this release's unit has of its own.
+
+        It reads that when it loads the unit for the first time, without a reload (tried on systemd 252 and 257).
+        """
+        path = os.path.join(self.drop_in(name), "release.conf")
+        if os.path.exists(path):
+            return
+        with open(os.path.join(self.releases_directory, name, "service.conf"), encoding="utf-8") as stream:
+            text = stream.read()
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        write_file(path, text)
+
+    def _make_socket_directory(self, name):
+        """Where a server that makes its own socket may do so, and only the proxy may pass."""
+        release = self.release(name)
+        path = os.path.dirname(self.socket_path(name))
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+        os.chown(path, pwd.getpwnam(release["user"]).pw_uid, pwd.getpwnam(release["proxy_user"]).pw_gid)
+        os.chmod(path, 0o710)
+
     def start(self, name):
-        systemctl("start", "--no-block", "--", self.unit(name, "socket"), self.unit(name))
+        self._install_drop_in(name)
+        sockets = []
+        if self.has_socket_unit(name):
+            sockets = [self.unit(name, "socket")]
+        else:
+            self._make_socket_directory(name)
+        systemctl("start", "--no-block", "--", *sockets, self.unit(name))
 
     def stop(self, name, wait=True):
         units = [self.unit(name), self.unit(name, "socket")]
@@ -299,15 +355,17 @@ class App:
         state = unit_states([unit]).get(unit, {})
         waiting = state.get("Job", "0") not in ("", "0")  # its start is queued behind another unit's
         if state.get("ActiveState") not in ("active", "activating", "reloading") and not waiting:
-            raise Unhealthy(f"{unit} is {state.get('ActiveState', 'unknown')} ({state.get('Result', 'unknown')})")
+            message = f"{unit} is {state.get('ActiveState', 'unknown')} ({state.get('Result', 'unknown')})"
+            raise Unhealthy(message, exit_status(state), unit)
         if state.get("NRestarts", "0") != "0" or state.get("SubState") == "auto-restart":
-            raise Unhealthy(f"{unit} exited and was started again")
+            raise Unhealthy(f"{unit} exited and was started again", exit_status(state), unit)
 
     def wait_until_healthy(self, name, health):
         """Probe a started release until it answers as it must, or can't any more. Raises Unhealthy."""
         path = self.socket_path(name)
         deadline = time.monotonic() + health["timeout"]
         problems = []
+        answer = None  # the last one that was not as it must be: it says more than the silence after it
 
         def ask():
             try:
@@ -328,8 +386,12 @@ class App:
             if not problems:
                 return
             self.check(name)
+            problem = problems[0]
+            answer = problem if getattr(problem, "status", None) else answer
             if time.monotonic() > deadline - 0.1:
-                raise Unhealthy(f"{problems[0]}, for {health['timeout']} s")
+                problem = answer or problem
+                message = f"{problem}, for {health['timeout']} s"
+                raise Unhealthy(message, getattr(problem, "status", None), getattr(problem, "command", ""))
             time.sleep(0.05)
 
     def switch(self, name):
@@ -363,13 +425,16 @@ class App:
 
         May be called again after it was interrupted.
         """
-        units = [f"flask-{self.name}.target", f"flask-{self.name}.live.service"]
+        units = [self.target, f"flask-{self.name}.live.service"]
         systemctl("disable", "--quiet", "--", units[0])
         systemctl("stop", "--", *units, f"flask-{self.name}@*", f"flask-{self.name}.settle-*")
         systemctl("reset-failed", "--", f"flask-{self.name}@*")
         for name in self.releases():
-            with contextlib.suppress(OSError):
-                os.rmdir(os.path.dirname(self.socket_path(name)))
+            runtime = os.path.dirname(self.socket_path(name))
+            self._remove_files(name)
+            for path in (runtime, os.path.dirname(runtime)):
+                with contextlib.suppress(OSError):  # the app's own; not that of all apps, unless this was the last one
+                    os.rmdir(path)
         shutil.rmtree(os.path.join(CACHE_ROOT, self.name), ignore_errors=True)
         shutil.rmtree(self.directory)
 
@@ -382,9 +447,10 @@ class App:
         self.prune(self.release(live)["keep_releases"], protected)
 
     def protected(self):
-        """Names of the releases that stay, however many: the live one, the one before it, all that still run."""
+        """Names of the releases that stay, however many: the live one, those before it, all that still run."""
         live = self.live()
-        return {live, self.mark(live).get("previous"), *running(self.name).get(self.name, ())}
+        mark = self.mark(live)
+        return {live, mark.get("previous"), mark.get("replaced"), *running(self.name).get(self.name, ())}
 
     def prune(self, keep, never):
         """Remove releases, the builds that only they used, and half releases.
@@ -394,7 +460,7 @@ class App:
         """
         names = self.releases()
         for name in set(os.listdir(self.releases_directory)) - {*names, *never}:
-            shutil.rmtree(os.path.join(self.releases_directory, name), ignore_errors=True)
+            self._remove_files(name)
         good = [name for name in names if self.mark(name).get("state") == "settled"]
         others = [name for name in names if name not in good]
         for name in names:
@@ -406,11 +472,18 @@ class App:
         build = os.path.basename(os.readlink(os.path.join(directory, "build")))
         # first what makes it a release, so that a kill in between leaves nothing that looks like one
         os.unlink(os.path.join(directory, "release.json"))
-        shutil.rmtree(directory)
+        self._remove_files(name)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(self.marks_directory, f"{name}.json"))
         if build not in {self.release(other)["build"] for other in self.releases()}:
             remove_build(os.path.join(self.builds_directory, build))
+
+    def _remove_files(self, name):
+        shutil.rmtree(self.drop_in(name), ignore_errors=True)
+        with contextlib.suppress(OSError):  # half a release may have no link to its socket yet
+            if not self.has_socket_unit(name):
+                shutil.rmtree(os.path.dirname(self.socket_path(name)))
+        shutil.rmtree(os.path.join(self.releases_directory, name), ignore_errors=True)
 
 
 def apps_on_host(root):
@@ -466,13 +539,14 @@ def settle(app, name):
             app.start(previous)  # it still runs; after a reboot in between it may not
             app.switch(previous)
             start_live(app)  # goes on watching it, should it lack its own verdict
-        app.set_mark(name, "failed", reason=problem, journal=lines, returned_to=previous)
+        details = {"command": problem.command, "status": problem.status, "journal": lines}
+        app.set_mark(name, "failed", reason=str(problem), returned_to=previous, **details)
     if previous:
         app.stop(name)
 
 
 def watch(app, name, health):
-    """The problem that showed within the settle time; None when there was none, or when it lost the traffic."""
+    """What showed within the settle time, an Unhealthy; None when nothing did, or when the release lost the traffic."""
     deadline = time.monotonic() + health["settle"]
     path = app.socket_path(name)
     unanswered = 0
@@ -483,11 +557,11 @@ def watch(app, name, health):
         except Unhealthy as problem:
             unanswered += 1
             if unanswered == 2:  # one refused request under load is not a dead release
-                return str(problem)
+                return problem
         try:
             app.check(name)  # after the probe, which may have waited for the process to be started again
         except Unhealthy as problem:
-            return str(problem)
+            return problem
         if not unanswered and time.monotonic() >= deadline:
             return None
         time.sleep(WATCH_INTERVAL)
@@ -499,7 +573,8 @@ def start_live(app):
     name = app.live()
     if name is None:
         return
-    systemctl("start", "--", app.unit(name, "socket"))  # waited for, so that nginx never misses it
+    if app.has_socket_unit(name):
+        systemctl("start", "--", app.unit(name, "socket"))  # waited for, so that nginx never misses it
     app.start(name)
     if app.mark(name).get("state") == "settling" and not app.is_settling(name):
         app.start_settling(name)

@@ -6,13 +6,40 @@
 from __future__ import annotations
 
 
-def failure(app, step, message, output):
+def failure(app, step, message, output, command="", status=None):
     """A failed app as a result's ``errors`` has it.
 
     :param output: list of the last lines that the failing command or service wrote
+    :param command: what failed: a command, a request or a unit; empty when it is none of them
+    :param status: its exit status or HTTP status; None when there is none
     """
-    text = "\n".join([f"{app}: {step}: {message}", *(f"    {line}" for line in output)])
-    return {"app": app, "step": step, "message": message, "output": output, "text": text}
+    what = f" (`{command}`)" if command and command not in message else ""
+    how = f", status {status}" if status is not None and str(status) not in message else ""
+    text = "\n".join([f"{app}: {step}: {message}{how}{what}", *(f"    {line}" for line in output)])
+    return {
+        "app": app,
+        "step": step,
+        "message": message,
+        "command": command,
+        "status": status,
+        "output": output,
+        "text": text,
+    }
+
+
+def changes(app, before, after, commits, settings, back=False):
+    """What differs between an app's live release and the wanted one, as a text for --diff.
+
+    :param commits: lines of commits that come, or with ``back`` go; None when they are not known here
+    :param settings: lines on settings
+    """
+    lines = [f"{app}: {before or 'nothing'} -> {after or 'unknown until deployed'}"]
+    if commits is None:
+        lines.append("  commits: known when the run has fetched them")
+    else:
+        lines += [f"  {'-' if back else '+'} {commit}" for commit in commits]
+    lines += [f"  ~ {setting}" for setting in settings]
+    return "\n".join(lines) + "\n"
 
 
 def release_line(app, entry, started):

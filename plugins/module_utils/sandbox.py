@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import tempfile
 import time
@@ -67,6 +68,14 @@ def render_environment(variables):
             value = value.replace(character, f"\\{character}")
         lines.append(f'{name}="{value}"\n')
     return "".join(lines)
+
+
+def parse_environment(text):
+    """{name: value} of what ``render_environment`` wrote."""
+    return {
+        match[1]: re.sub(r"\\(.)", r"\1", match[2], flags=re.DOTALL)
+        for match in re.finditer(r'^(\w+)="((?:[^"\\]|\\.)*)"\n', text, re.DOTALL | re.MULTILINE)
+    }
 
 
 def run(

@@ -15,6 +15,7 @@ description:
   - The host itself then watches the new release for its settle time. It gives the traffic back when the release dies,
     and otherwise stops the release that had the traffic before, once nobody is connected to it any more.
   - Whatever fails before the switch leaves the old release serving. One broken app does not stop the others.
+  - With a plan for going back, does the same with earlier releases, which are there already.
   - Live releases that should run and do not are started.
 author:
   - flaskfleet.deploy contributors (@flaskfleet)
@@ -23,7 +24,9 @@ attributes:
     support: full
     description: Says which release each app would get. For a commit that only the host can resolve it is unknown.
   diff_mode:
-    support: none
+    support: full
+    description: Shows the subjects of the commits between two releases and the names of the settings that differ, never
+      a value.
   idempotent:
     support: full
 options:
@@ -32,17 +35,14 @@ options:
     type: dict
     required: true
   builds:
-    description: What M(flaskfleet.deploy.app_build) returned in RV(flaskfleet.deploy.app_build#module:apps).
+    description: What M(flaskfleet.deploy.app_build) returned in RV(flaskfleet.deploy.app_build#module:apps). Of no use
+      for going back.
     type: dict
-    required: true
+    default: {}
   payload:
     description: Set by the action plugin; the releases' files and environments, secrets included, encoded.
     type: str
     default: ""
-  jobs:
-    description: How many releases may be started at the same time. Each needs memory beside the one it replaces.
-    type: int
-    default: 4
   lock_timeout:
     description: Seconds to wait for another run that works on the same host.
     type: int
@@ -63,7 +63,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 apps:
-  description: One entry for each app with a build, by name.
+  description: One entry for each app with a build, by name; when going back, for each app that goes back.
   returned: always
   type: dict
   contains:
@@ -74,7 +74,7 @@ apps:
       description: The release that is live now; null in check mode when the commit is not known.
       type: str
     changed:
-      description: Whether the app got a new release, or its live one was started.
+      description: Whether the app got another release, or its live one was started.
       type: bool
     seconds:
       description: From the first step to the switch; 0 where nothing was released.
@@ -90,94 +90,137 @@ summary:
   sample: ["hello: 1d7b60d2-5f3a9c11 -> 8c3f534e-5f3a9c11 in 0.41 s, http://hello.test/"]
 errors:
   description:
-    - Apps whose new release did not get or keep the traffic, each with C(app), C(step), C(message), the last lines of
-      its journal as C(output), and all of this as C(text).
+    - Apps whose new release did not get or keep the traffic, each with C(app), C(step), C(message), the C(command) that
+      failed (also a request or a unit) with its C(status), the last lines of its output or journal as C(output), and
+      all of this as C(text).
   returned: always
   type: list
   elements: dict
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flaskfleet.deploy.plugins.module_utils import activation
+from ansible_collections.flaskfleet.deploy.plugins.module_utils import activation, memory
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.builds import Builder
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.payload import decode, scrub
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import LockTimeout, lock
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import failure, release_line
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import App, LockTimeout, lock
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import changes, failure, release_line
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import parse_environment
 
 
-def run(module):
-    plan = module.params["plan"]
-    payload = decode(module.params["payload"])
-    secrets = payload["secrets"]
-    specs = []
-    for app in plan["apps"]:
-        if app["name"] in module.params["builds"]:
-            specs.append({**app, **module.params["builds"][app["name"]], **payload["apps"][app["name"]]})
-    root, proxy_user = plan["settings"]["root"], plan["proxy_user"]
-    result = {"changed": False, "apps": {}, "summary": [], "errors": []}
+class Run:
+    """What one execution does, and what it tells of it."""
 
-    def report(activations, seconds, started):
+    def __init__(self, module):
+        self.module = module
+        self.plan = module.params["plan"]
+        self.settings = self.plan["settings"]
+        payload = decode(module.params["payload"])
+        self.payload = payload["apps"]
+        self.secrets = list(payload["secrets"])
+        self.result = {"changed": False, "apps": {}, "summary": [], "errors": []}
+
+    def activations(self):
+        """One Activation for each app, as things stand on the host. Apps that can't go back are reported at once."""
+        ending = activation.ending_releases()
+        hidden = [self.settings[name] for name in ("root", "data_root", "runtime_root")]
+        found = []
+        for app in self.plan["apps"]:
+            host = App(self.settings["root"], app["name"])
+            commands = {step: app[step] for step in ("before_switch", "after_switch")}
+            options = {"commands": commands, "hidden": hidden, "ending": ending.get(app["name"], ())}
+            if app["name"] in self.plan["rollback_to"]:
+                try:
+                    target = activation.rollback_target(host, self.plan["rollback_to"][app["name"]])
+                except activation.ActivationError as error:
+                    self.fail(app["name"], error)
+                    continue
+                recipe = activation.recipe_of_release(host, target)
+                self.secrets += parse_environment(recipe["files"]["environment"]).values()
+                found.append(activation.Activation(host, recipe, back=True, **options))
+            elif app["name"] in self.module.params["builds"]:
+                build = self.module.params["builds"][app["name"]]
+                recipe = activation.recipe_of_plan(app, self.plan["proxy_user"], build, **self.payload[app["name"]])
+                found.append(activation.Activation(host, recipe, **options))
+        return found
+
+    def predict(self):
+        activations = self.activations()
+        self.show_changes(activations)
         for each in activations:
-            name = each.spec["name"]
-            changed = each.needed or name in started
-            result["changed"] = result["changed"] or changed
-            entry = {"from": each.live, "to": each.release, "changed": changed, "url": each.spec["url"]}
-            entry["seconds"] = round(seconds.get(name, 0.0), 2)
-            result["apps"][name] = entry
-            result["summary"].append(release_line(name, entry, name in started))
+            self.report(each, each.needed)
 
-    def fail(name, error):
-        output = [scrub(line, secrets) for line in error.journal]
-        result["errors"].append(failure(name, error.step, scrub(str(error), secrets), output))
-
-    if module.check_mode:
-        report([activation.Activation(root, proxy_user, spec) for spec in specs], {}, set())
-        return result
-
-    with lock(root, module.params["lock_timeout"]):
-        activations = [activation.Activation(root, proxy_user, spec) for spec in specs]
-        needed = [each for each in activations if each.needed]
-        outcomes = activation.activate_all(needed, module.params["jobs"])
-        failed = {name: error for name, error in outcomes.items() if isinstance(error, activation.ActivationError)}
-        waiting = [each for each in needed if each.spec["name"] not in failed]
-        started = activation.ensure_running(activations)
-        tidied = activation.stop_strays(activations)
-        for each in activation.unsettled(activations):
-            each.host.start_settling(each.live)
-            waiting.append(each)
-        activation.enable(activation.not_enabled([each for each in activations if each.spec["name"] not in failed]))
-    for each in waiting:
-        try:
+    def perform(self):
+        with lock(self.settings["root"], self.module.params["lock_timeout"]):
+            activations = self.activations()
+            self.show_changes(activations)
+            needed = [each for each in activations if each.needed]
+            guard = memory.Guard(self.settings["memory_reserve"] * memory.MIB)
+            activation.activate_all(needed, self.settings["activation_jobs"], guard)
+            waiting = [each for each in needed if each.seconds is not None]
+            started = activation.ensure_running(activations)
+            tidied = activation.stop_strays(activations)
+            for each in activation.unsettled(activations):
+                each.host.start_settling(each.live)
+                waiting.append(each)
+            activation.enable(activation.not_enabled([each for each in activations if each.error is None]))
+        for each in waiting:
             each.await_verdict()
-        except activation.ActivationError as error:
-            failed[each.spec["name"]] = error
-        except LockTimeout as error:
-            failed[each.spec["name"]] = activation.ActivationError("settle", str(error))
-    for name, error in failed.items():
-        fail(name, error)
-    seconds = {name: value for name, value in outcomes.items() if name not in failed}
-    report([each for each in activations if each.spec["name"] not in failed], seconds, set(started))
-    result["changed"] = result["changed"] or bool(failed or tidied)
-    return result
+        for each in activations:
+            if each.error is not None:
+                self.fail(each.host.name, each.error)
+            if each.error is None or each.seconds is not None:
+                self.report(each, each.needed or each.host.name in started, each.host.name in started)
+        self.result["changed"] = self.result["changed"] or bool(needed or tidied)
+
+    def report(self, each, changed, started=False):
+        name = each.host.name
+        entry = {"from": each.live, "to": each.release, "changed": changed, "url": each.recipe["url"]}
+        entry["seconds"] = round(each.seconds or 0.0, 2)
+        self.result["changed"] = self.result["changed"] or changed
+        self.result["apps"][name] = entry
+        self.result["summary"].append(release_line(name, entry, started))
+
+    def fail(self, name, error):
+        output = [scrub(line, self.secrets) for line in error.output]
+        message = scrub(str(error), self.secrets)
+        command = scrub(error.command, self.secrets)
+        self.result["errors"].append(failure(name, error.step, message, output, command, error.status))
+
+    def show_changes(self, activations):
+        """What a person wants to see of each change, with --diff."""
+        if not self.module._diff:
+            return
+        builder = Builder(self.settings)
+        planned = {app["name"]: app for app in self.plan["apps"]}
+        self.result["diff"] = []
+        for each in activations:
+            if not each.needed:
+                continue
+            before = (each.host.release(each.live) or {}).get("commit") if each.live else None
+            span = (each.recipe["commit"], before) if each.back else (before, each.recipe["commit"])
+            commits = builder.commits(planned[each.host.name], *span) if before and span[0] != span[1] else []
+            text = changes(each.host.name, each.live, each.release, commits, each.changes(), each.back)
+            self.result["diff"].append({"prepared": text})
 
 
 def main():
     module = AnsibleModule(
         argument_spec={
             "plan": {"type": "dict", "required": True},
-            "builds": {"type": "dict", "required": True},
+            "builds": {"type": "dict", "default": {}},
             "payload": {"type": "str", "default": "", "no_log": True},
-            "jobs": {"type": "int", "default": 4},
             "lock_timeout": {"type": "int", "default": 600},
         },
         supports_check_mode=True,
     )
     try:
-        result = run(module)
+        run = Run(module)
+        (run.predict if module.check_mode else run.perform)()
     except LockTimeout as error:
         module.fail_json(msg=str(error))
     except Exception as error:  # a traceback would print values
         module.fail_json(msg=f"app_activate failed: {type(error).__name__}")
-    module.exit_json(**result)
+    module.exit_json(**run.result)
 
 
 if __name__ == "__main__":

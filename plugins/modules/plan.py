@@ -48,6 +48,11 @@ options:
       default_site:
         description: File of the distribution's own default site.
         type: str
+  rollback:
+    description:
+      - Whether the plan is for going back to earlier releases. C(flask_app_rollback_to) is refused otherwise.
+    type: bool
+    default: false
   hostname:
     description:
       - Name of the host in C(<host>.<domain>), its inventory name when not given.
@@ -223,6 +228,21 @@ apps:
     upstream_socket:
       description: Socket that nginx connects to.
       type: str
+    socket:
+      description: Socket of one release, with C({release}) in place of its name.
+      type: str
+    release_files:
+      description: Files in a release's own folder and the templates they are made of.
+      type: dict
+    templates:
+      description: Digest of the templates that its releases run with.
+      type: str
+    before_switch:
+      description: Command run right before a release gets the traffic, empty when none.
+      type: str
+    after_switch:
+      description: Command run right after it, empty when none.
+      type: str
 sites:
   description: The apps as nginx sees them.
   returned: success
@@ -265,6 +285,14 @@ unselected:
   returned: success
   type: list
   elements: str
+rollback_to:
+  description: What each app is to go back to, empty for its previous good release. Without O(rollback) it is empty.
+  returned: success
+  type: dict
+hooks:
+  description: The user's files of tasks by name of the hook, as absolute paths; empty where none.
+  returned: success
+  type: dict
 proxy_user:
   description: Account that nginx runs as.
   returned: success

@@ -233,6 +233,7 @@ class App(release_host.App):
         Path(f"{built}.json").write_text(json.dumps({"created": created}))
         (directory / "build").symlink_to(f"../../builds/{build}")
         (directory / "web.sock").symlink_to(f"/run/flask_apps/hello/{name}.sock")
+        (directory / "service.conf").write_text(f"# of {name}\n")
         health = {**HEALTH, "settle": 5}
         release = {"stem": name, "created": created, "build": build, "keep_releases": keep, "health": health}
         (directory / "release.json").write_text(json.dumps(release))
@@ -246,6 +247,7 @@ class App(release_host.App):
 def app(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # what a power failure leaves is not tested
     monkeypatch.setattr(os, "sync", lambda: None)
+    monkeypatch.setattr(release_host, "UNITS", str(tmp_path / "units"))
     app = App(str(tmp_path / "apps"), "hello")
     for directory in (app.releases_directory, app.builds_directory, app.marks_directory):
         os.makedirs(directory)

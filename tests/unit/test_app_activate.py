@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.payload import encode
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import make_plan
 from ansible_collections.flaskfleet.deploy.plugins.modules import app_activate
 
 
@@ -16,9 +19,81 @@ def test_an_unexpected_exception_tells_no_value(monkeypatch, capsys):
     def run(module):
         raise RuntimeError("canary")
 
-    monkeypatch.setattr(app_activate, "run", run)
+    monkeypatch.setattr(app_activate, "Run", run)
     with patch_module_args({"plan": {}, "builds": {}, "payload": ""}), pytest.raises(SystemExit):
         app_activate.main()
     output = capsys.readouterr()
     assert json.loads(output.out)["msg"] == "app_activate failed: RuntimeError"
     assert "canary" not in output.out + output.err
+
+
+# --- a run -----------------------------------------------------------------------------------------------------------
+
+APPS = [
+    {"name": "hello", "domain": "hello.test", "repository": "https://git.test/hello.git"},
+    {"name": "other", "domain": "other.test", "repository": "https://git.test/other.git"},
+]
+
+
+@pytest.fixture
+def execute(app, systemd, monkeypatch, capsys):
+    """Run the module over the apps hello and other; returns its result."""
+    monkeypatch.setattr(app_activate.activation, "WANTS", "/nowhere")
+    monkeypatch.setattr(app_activate.Builder, "commits", lambda self, app, old, new: [f"{old[:1]}..{new[:1]}"])
+
+    def run(check=False, diff=False, rollback=None, builds=None):
+        variables = {"flask_apps": APPS, "flask_app_root": app.root}
+        if rollback is not None:
+            variables["flask_app_rollback_to"] = rollback
+        plan = make_plan(variables, {"proxy_user": "root"}, "web1", rollback is not None)
+        files = {"files": {"gunicorn.conf.py": "", "service.conf": "# of one\n"}, "environment": {"TOKEN": "c4n4ry"}}
+        payload = encode({"apps": {each["name"]: files for each in APPS}, "secrets": ["c4n4ry"]})
+        arguments = {"plan": plan, "builds": builds or {}, "payload": payload}
+        arguments |= {"_ansible_check_mode": check, "_ansible_diff": diff}
+        with patch_module_args(arguments), pytest.raises(SystemExit):
+            app_activate.main()
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def recorded(app, name, **more):
+    """A release with all that a real one has."""
+    app.add(name, **more)
+    path = Path(app.releases_directory, name, "release.json")
+    release = app.release(name)
+    recipe = {"commit": name * 40, "subject": "A subject", "url": "http://hello.test/", "settings": {"env.A": name}}
+    recipe |= {"user": "root", "proxy_user": "root", "path": ".", "data": "/nowhere", "server": "gunicorn"}
+    recipe |= {"socket": "/run/{release}.sock", "max_requests": 0}
+    path.write_text(json.dumps({**release, **recipe}))
+    Path(app.releases_directory, name, "environment").write_text(f'TOKEN="c4n4ry{name}"\n')
+
+
+def test_a_check_of_a_rollback_tells_what_it_would_do_and_touches_nothing(app, execute, systemd):
+    recorded(app, "a", created=1)
+    recorded(app, "b", created=2, live=True, replaced="a")
+    result = execute(check=True, diff=True, rollback={"hello": ""})
+    assert result["apps"]["hello"] | {"url": ""} == {"from": "b", "to": "a", "changed": True, "url": "", "seconds": 0.0}
+    assert result["diff"] == [{"prepared": "hello: b -> a\n  - a..b\n  ~ env.A changed\n  ~ secrets.TOKEN changed\n"}]
+    assert result["changed"] is True and result["errors"] == []
+    assert app.live() == "b" and systemd.commands == []
+    assert "c4n4ry" not in json.dumps(result)
+
+
+def test_apps_that_cannot_go_back_are_told_beside_those_that_can(app, execute):
+    recorded(app, "a", created=1)
+    recorded(app, "b", created=2, live=True, replaced="a")
+    result = execute(check=True, rollback={})
+    assert list(result["apps"]) == ["hello"]
+    assert [error["app"] for error in result["errors"]] == ["other"]
+    assert "no release has had the traffic yet" in result["errors"][0]["text"]
+
+
+def test_a_check_names_the_release_each_app_would_get(app, execute):
+    recorded(app, "a", live=True)
+    builds = {"hello": {"commit": "c" * 40, "build": "cccc", "subject": None}}
+    result = execute(check=True, diff=True, builds=builds)
+    assert result["apps"]["hello"]["to"].startswith("cccccccc-")
+    assert "  + a..c\n" in result["diff"][0]["prepared"]
+    builds["hello"]["commit"] = None
+    assert execute(check=True, builds=builds)["summary"] == ["hello: a -> unknown until deployed, http://hello.test/"]

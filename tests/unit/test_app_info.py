@@ -6,27 +6,38 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.flaskfleet.deploy.plugins.modules import app_info
 
-NOTHING = dict.fromkeys(("release", "commit", "subject", "state", "since", "url", "status"))
+NOTHING = dict.fromkeys(("release", "commit", "subject", "state", "since", "url", "server", "status"))
+USAGE = {"memory": 0, "workers": 0, "restarts": 0}
 
 
 @pytest.fixture
-def live(app, monkeypatch, serve):
+def live(app, monkeypatch, serve, systemd):
     """The app with a live release, served with a status."""
 
     def make(status):
         app.add("one", live=True, state="settling", since=5.0)
         path = Path(app.releases_directory, "one", "release.json")
-        told = {"release": "one", "commit": "c" * 40, "subject": "A subject", "url": "http://hello.test/"}
+        told = {
+            "release": "one",
+            "commit": "c" * 40,
+            "subject": "A subject",
+            "url": "http://hello.test/",
+            "server": "gunicorn",
+        }
         path.write_text(json.dumps({**app.release("one"), **told}))
         server = serve(status) if status else None
         monkeypatch.setattr(type(app), "socket_path", lambda self, name: server.path if server else "/nowhere")
-        return {**told, "app": "hello", "state": "settling", "since": 5.0}
+        shown = {key: told[key] for key in ("release", "commit", "subject")}
+        releases = [{**shown, "created": 0, "live": True, "state": "settling", "reason": None}]
+        return {**told, **USAGE, "app": "hello", "state": "settling", "since": 5.0, "releases": releases}
 
     return make
 
@@ -35,8 +46,8 @@ def live(app, monkeypatch, serve):
     "status, state",
     [
         (200, {"status": 200, "healthy": True, "problem": None}),
-        (500, {"status": 500, "healthy": False, "problem": "/health answered 500, expected 2xx, 3xx"}),
-        (None, {"status": None, "healthy": False, "problem": "no answer to /health: FileNotFoundError"}),
+        (500, {"status": 500, "healthy": False, "problem": "GET /health answered 500, expected 2xx, 3xx"}),
+        (None, {"status": None, "healthy": False, "problem": "no answer to GET /health: FileNotFoundError"}),
     ],
 )
 def test_describe(app, live, status, state):
@@ -45,8 +56,33 @@ def test_describe(app, live, status, state):
 
 
 def test_an_app_without_a_release(app):
-    expected = {"app": "hello", **NOTHING, "healthy": False, "problem": "no release has had the traffic yet"}
+    problem = "no release has had the traffic yet"
+    expected = {"app": "hello", **NOTHING, **USAGE, "healthy": False, "problem": problem, "releases": []}
     assert app_info.describe(app) == expected
+
+
+def test_what_the_processes_use(app, live, systemd):
+    live(200)
+    systemd.units["flask-hello@one.service"] = {"MainPID": str(os.getpid()), "NRestarts": "2"}
+    with subprocess.Popen(["sleep", "10"]) as worker:
+        found = app_info.describe(app)
+        worker.kill()
+    assert found["memory"] > 2**20
+    assert (found["workers"], found["restarts"]) == (1, 2)
+
+
+def test_the_other_releases(app):
+    app.add("good", created=1)
+    app.add("bad", created=2, state="failed", reason="sick")
+    app.add("unused", created=3, state=None)
+    app.add("live", created=4, state="settled", reason="of an earlier time", live=True)
+    found = app_info.describe_releases(app)
+    assert [(each["release"], each["live"], each["state"], each["reason"]) for each in found] == [
+        ("live", True, "settled", None),
+        ("unused", False, None, None),
+        ("bad", False, "failed", "sick"),
+        ("good", False, "settled", None),
+    ]
 
 
 @pytest.mark.parametrize(

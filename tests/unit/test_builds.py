@@ -500,3 +500,17 @@ def test_give_never_reaches_what_a_link_points_to(tmp_path):
 
 def test_quoting_survives_the_shell():
     assert shlex.split(builds.shell_quote(NASTY)) == NASTY
+
+
+def test_commits_between_two(app, builder, planned, sandbox):
+    assert builder.commits(planned, "a" * 40, COMMIT) is None  # there is no mirror yet
+    Path(app.directory, "repo.git").mkdir()
+    sandbox.answers["log"] = "1f3a9c0 Say hello\n8c3f534 Say goodbye\n"
+    assert builder.commits(planned, "a" * 40, COMMIT) == ["1f3a9c0 Say hello", "8c3f534 Say goodbye"]
+    command, options = sandbox.commands[-1]
+    assert command[-1] == f"{'a' * 40}..{COMMIT}" and options["user"] == "flaskfleet-fetch"
+    sandbox.answers["log"] = "1f3a9c0 Again\n" * 31
+    assert builder.commits(planned, "a" * 40, COMMIT) == ["1f3a9c0 Again"] * 30 + ["… and more"]
+    sandbox.failing = "log"  # the mirror does not have one of them
+    assert builder.commits(planned, "a" * 40, COMMIT) is None
+    assert builder.commits(planned, "a" * 40, None) is None

@@ -9,7 +9,7 @@ import re
 
 import pytest
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.payload import decode, encode, scrub
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import failure, release_line
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import changes, failure, release_line
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -57,10 +57,34 @@ def test_failure():
         "app": "hello",
         "step": "probe",
         "message": "no answer",
+        "command": "",
+        "status": None,
         "output": ["Traceback", "KeyError"],
         "text": "hello: probe: no answer\n    Traceback\n    KeyError",
     }
     assert failure("hello", "start", "no proxy", [])["text"] == "hello: start: no proxy"
+
+
+@pytest.mark.parametrize(
+    "message, command, status, text",
+    [
+        ("exited", "flask warm-up", 3, "hello: step: exited, status 3 (`flask warm-up`)"),
+        ("exited with status 3", "flask warm-up", 3, "hello: step: exited with status 3 (`flask warm-up`)"),
+        ("GET / answered 500", "GET /", 500, "hello: step: GET / answered 500"),
+    ],
+)
+def test_failure_names_what_failed_once(message, command, status, text):
+    assert failure("hello", "step", message, [], command, status)["text"] == text
+
+
+def test_changes():
+    assert changes("hello", "a", "b", ["1f3a9c0 Say hello"], ["env.X changed"]) == (
+        "hello: a -> b\n  + 1f3a9c0 Say hello\n  ~ env.X changed\n"
+    )
+    assert changes("hello", "b", "a", ["1f3a9c0 Say hello"], [], back=True) == "hello: b -> a\n  - 1f3a9c0 Say hello\n"
+    assert changes("hello", None, None, None, []) == (
+        "hello: nothing -> unknown until deployed\n  commits: known when the run has fetched them\n"
+    )
 
 
 @pytest.mark.parametrize(

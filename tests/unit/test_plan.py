@@ -90,6 +90,8 @@ def test_no_app_at_all():
         "index_url": "",
         "ca_file": "",
         "build_jobs": 0,
+        "activation_jobs": 4,
+        "memory_reserve": 64,
         "root": "/opt/flask_apps",
         "data_root": "/var/lib/flask_apps",
         "runtime_root": "/run/flask_apps",
@@ -392,9 +394,9 @@ def test_what_a_release_runs_with_is_part_of_it(tmp_path, name, counts):
 
 
 def test_the_longest_socket_path_fits():
-    runtime_root = "/run/" + "b" * 49
+    runtime_root = "/run/" + "b" * 45
     app = app_of({"name": "a" * 25}, flask_app_runtime_root=runtime_root)
-    assert len(f"{app['paths']['runtime']}/{'c' * 8}-{'d' * 8}.999.sock") == 107
+    assert len(f"{app['paths']['runtime']}/{'c' * 8}-{'d' * 8}.999/web.sock") == 107
 
 
 def test_variables_are_made_plain():

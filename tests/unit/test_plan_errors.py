@@ -351,9 +351,14 @@ OF_AN_APP = {
         {"schedules": {"tidy": {"command": "flask tidy", "on_calendar": "daily"}}},
         "`schedules` is not supported yet, it comes with scheduled commands; leave it out",
     ),
-    "granian": (
-        {"server": {"kind": "granian"}},
-        "`server.kind` is not supported yet, it comes with a second server; leave it out",
+    "gunicorn's settings with granian": (
+        {"server": {"kind": "granian", "max_requests": 5}},
+        "`server.max_requests` is a setting of gunicorn; granian has none like it, leave it out",
+    ),
+    "arguments of a factory with granian": (
+        {"server": {"kind": "granian"}, "entrypoint": "shop:create_app('test')"},
+        "`entrypoint` must call its factory without arguments: granian can't pass any; "
+        "for example `entrypoint: shop:create_app()`",
     ),
     "static files": (
         {"static": [{"url": "/static", "path": "static"}]},
@@ -517,7 +522,7 @@ OF_ALL = {
     "socket path too long": (
         {"flask_apps": [{**HELLO, "name": "a" * 25}], "flask_app_runtime_root": "/run/" + "b" * 50},
         [
-            f"flask_apps[0] ({'a' * 25}): `name` makes a socket's path up to 108 bytes long, and 107 is the limit; "
+            f"flask_apps[0] ({'a' * 25}): `name` makes a socket's path up to 112 bytes long, and 107 is the limit; "
             "shorten it or `flask_app_runtime_root`"
         ],
     ),
@@ -536,8 +541,15 @@ OF_ALL = {
         ],
     ),
     "rollback": (
-        {"flask_app_rollback_to": "1f3a9c02"},
-        ["`flask_app_rollback_to` is not supported yet, it comes with rollbacks; leave it out"],
+        {"flask_app_rollback_to": {"hello": "1f3a9c02"}, "flask_apps": [HELLO]},
+        ["`flask_app_rollback_to` is for the playbook flaskfleet.deploy.rollback alone; leave it out"],
+    ),
+    "hook without its file": (
+        {"flask_app_hooks": {"after_build": "/nowhere/tasks.yml", "after_all": "/nowhere/tasks.yml"}},
+        [
+            "`flask_app_hooks.after_all` is not known; did you mean `flask_app_hooks.after_build`?",
+            "`flask_app_hooks.after_build` must be the path of a file of tasks, relative to the playbook's",
+        ],
     ),
     "switch of the other role": (
         {"nginx_site_host_names": "perhaps"},
@@ -568,6 +580,32 @@ def test_error_of_an_app(changes, expected):
 @pytest.mark.parametrize("variables, expected", OF_ALL.values(), ids=OF_ALL)
 def test_error_of_all(variables, expected):
     assert errors_of(variables) == expected
+
+
+ROLLBACKS = {
+    "unknown app": (
+        {"flask_app_rollback_to": {"helo": "1f3a9c02"}},
+        "flask_app_rollback_to: `helo` is not known; did you mean `hello`?",
+    ),
+    "app that is not selected": (
+        {"flask_app_rollback_to": {"hello": ""}, "flask_app_only": ["other"]},
+        "flask_app_rollback_to: `hello` is not among the apps that `flask_app_only` restricts the run to",
+    ),
+    "commit that YAML took for a number": (
+        {"flask_app_rollback_to": {"hello": 12345678}},
+        "`flask_app_rollback_to` must be a dictionary of names of apps to a release, to the first 4 digits of a commit "
+        "or more, or to '' for the previous release; quote them; "
+        'for example `flask_app_rollback_to: {hello: "1f3a9c02"}`',
+    ),
+}
+
+
+@pytest.mark.parametrize("variables, expected", ROLLBACKS.values(), ids=ROLLBACKS)
+def test_error_of_a_rollback(variables, expected):
+    apps = [HELLO, {**HELLO, "name": "other", "domain": "other.test"}]
+    with pytest.raises(PlanError) as raised:
+        make_plan({"flask_apps": apps, **variables}, PLATFORM, "web1", rollback=True)
+    assert raised.value.errors == [expected]
 
 
 def test_error_of_what_is_not_supported_yet(monkeypatch):

@@ -53,9 +53,13 @@ REFUSED_IN_AN_APP = {
     "database.variable": "1",
     "cache.variable": "a-b",
     "keep_releases": 0,
+    "before_switch": " ",
+    "after_switch": "  ",
 }
 REFUSED_FOR_A_ROLE = {
-    "flask_app_rollback_to": "-x",
+    "flask_app_rollback_to": {"hello": "-x"},
+    "flask_app_activation_jobs": 0,
+    "flask_app_memory_reserve": -1,
     "flask_app_root": "a",
     "flask_app_data_root": "/..",
     "flask_app_runtime_root": "/a b",
@@ -105,7 +109,7 @@ def test_rule_for_a_key(key, value):
 
 @pytest.mark.parametrize("name, value", REFUSED_FOR_A_ROLE.items())
 def test_rule_for_a_variable(name, value):
-    errors = refused({name: value})
+    errors = refused({name: value}, rollback=True)
     assert any(f"`{name}` must be {rules.ROLE_RULES[name].expected}" in error for error in errors)
 
 
@@ -122,9 +126,9 @@ def test_text_is_checked(key):
     assert option.choices or option.rule or option.type in ("bool", "dict")
 
 
-def refused(variables):
+def refused(variables, rollback=False):
     try:
-        make_plan(variables, {}, "web1")
+        make_plan(variables, {}, "web1", rollback)
     except PlanError as error:
         return [line for line in error.errors if "is not supported yet" not in line and "is missing" not in line]
     return []
@@ -136,5 +140,8 @@ def test_example_of_a_key_passes(key):
 
 
 @pytest.mark.parametrize("name", ROLE_OPTIONS)
-def test_example_of_a_variable_passes(name):
-    assert refused({"flask_apps": [HELLO], **yaml.safe_load(ROLE_OPTIONS[name].example)}) == []
+def test_example_of_a_variable_passes(name, tmp_path, monkeypatch):
+    (tmp_path / "announce.yml").touch()  # the hook of the example
+    monkeypatch.chdir(tmp_path)
+    example = yaml.safe_load(ROLE_OPTIONS[name].example)
+    assert refused({"flask_apps": [HELLO], **example}, name == "flask_app_rollback_to") == []

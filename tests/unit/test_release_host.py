@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import os
 import signal
@@ -162,13 +163,13 @@ def test_probe_asks_as_the_proxy_does(serve):
 @pytest.mark.parametrize(
     "answer, problem",
     [
-        pytest.param(500, "/health answered 500, expected 2xx, 3xx", id="500"),
-        pytest.param(404, "/health answered 404, expected 2xx, 3xx", id="404"),
-        pytest.param(None, "no answer to /health within 0 s", id="no answer"),
-        pytest.param(b"", "no answer to /health: RemoteDisconnected", id="closed"),
-        pytest.param(b"garbage\r\n\r\n", "no answer to /health: BadStatusLine", id="garbage"),
-        pytest.param(b"\xff" * 99, "no answer to /health: BadStatusLine", id="bytes"),
-        pytest.param(b"HTTP/1.1 200 " + b"x" * 70000, "no answer to /health: LineTooLong", id="endless line"),
+        pytest.param(500, "GET /health answered 500, expected 2xx, 3xx", id="500"),
+        pytest.param(404, "GET /health answered 404, expected 2xx, 3xx", id="404"),
+        pytest.param(None, "no answer to GET /health within 0 s", id="no answer"),
+        pytest.param(b"", "no answer to GET /health: RemoteDisconnected", id="closed"),
+        pytest.param(b"garbage\r\n\r\n", "no answer to GET /health: BadStatusLine", id="garbage"),
+        pytest.param(b"\xff" * 99, "no answer to GET /health: BadStatusLine", id="bytes"),
+        pytest.param(b"HTTP/1.1 200 " + b"x" * 70000, "no answer to GET /health: LineTooLong", id="endless line"),
     ],
 )
 def test_probe_of_a_sick_server(serve, answer, problem):
@@ -187,7 +188,7 @@ def test_probe_of_a_socket_where_nobody_accepts(short_path):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(short_path / "web.sock"))
         listener.listen()
-        with pytest.raises(Unhealthy, match="^no answer to /health within 0 s$"):
+        with pytest.raises(Unhealthy, match="^no answer to GET /health within 0 s$"):
             release_host.probe(str(short_path / "web.sock"), HEALTH, limit=0.1)
 
 
@@ -197,7 +198,7 @@ def test_probe_of_a_socket_where_nobody_listens(short_path, kind, problem):
     if kind == "stale":
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(path)
-    with pytest.raises(Unhealthy, match=f"^no answer to /health: {problem}$"):
+    with pytest.raises(Unhealthy, match=f"^no answer to GET /health: {problem}$"):
         release_host.probe(path, HEALTH)
 
 
@@ -454,8 +455,27 @@ def test_running(systemd):
 
 
 def test_start_waits_for_nothing(app, systemd):
+    app.add("one")
     app.start("one")
     assert systemd.commands == ["start --no-block flask-hello@one.socket flask-hello@one.service"]
+    assert Path(app.drop_in("one"), "release.conf").read_text() == "# of one\n"
+
+
+def test_start_of_a_server_that_makes_its_own_socket(app, systemd, short_path):
+    app.add("one")
+    link = Path(app.releases_directory, "one", "web.sock")
+    link.unlink()
+    link.symlink_to(short_path / "hello" / "one" / "web.sock")
+    user = getpass.getuser()
+    told = {**app.release("one"), "user": user, "proxy_user": user}
+    Path(app.releases_directory, "one", "release.json").write_text(json.dumps(told))
+    for _again in range(2):
+        app.start("one")
+    assert systemd.commands == ["start --no-block flask-hello@one.service"] * 2
+    assert stat.S_IMODE((short_path / "hello" / "one").stat().st_mode) == 0o710
+    app.remove_release("one")
+    assert os.listdir(short_path / "hello") == []
+    assert os.listdir(release_host.UNITS) == []
 
 
 @pytest.mark.parametrize("wait", [True, False])
@@ -488,7 +508,7 @@ def scripted(monkeypatch, *answers):
     def probe(path, health, limit=None):
         problem = left.pop(0) if len(left) > 1 else left[0]
         if problem:
-            raise Unhealthy(problem)
+            raise Unhealthy(problem, 503, "GET /health")
         return 200
 
     monkeypatch.setattr(release_host, "probe", probe)
@@ -558,7 +578,8 @@ def test_watch(app, systemd, clock, monkeypatch, answers, problem, seconds):
     app.add("one", live=True)
     systemd.running("flask-hello@one.service")
     scripted(monkeypatch, *answers)
-    assert release_host.watch(app, "one", {**HEALTH, "settle": 5}) == problem
+    found = release_host.watch(app, "one", {**HEALTH, "settle": 5})
+    assert (found and str(found)) == problem
     assert clock.now == 1000 + seconds
 
 
@@ -568,7 +589,8 @@ def test_watch_sees_the_process_end(app, systemd, clock, monkeypatch, change):
     systemd.running("flask-hello@one.service")
     scripted(monkeypatch, None)
     clock.after(2, lambda: systemd.units["flask-hello@one.service"].update(change))
-    assert "flask-hello@one.service" in release_host.watch(app, "one", {**HEALTH, "settle": 5})
+    found = release_host.watch(app, "one", {**HEALTH, "settle": 5})
+    assert found.command == "flask-hello@one.service"
     assert clock.now == 1002
 
 
@@ -581,7 +603,7 @@ def test_watch_looks_at_the_process_after_the_last_probe(app, systemd, clock, mo
         release_host, "probe", lambda path, health: systemd.units["flask-hello@one.service"].update(restarted)
     )
     problem = release_host.watch(app, "one", {**HEALTH, "settle": 0})
-    assert problem == "flask-hello@one.service exited and was started again"
+    assert str(problem) == "flask-hello@one.service exited and was started again"
 
 
 def test_watch_ends_when_another_release_gets_the_traffic(app, systemd, clock, monkeypatch):
@@ -637,6 +659,7 @@ def test_settle_gives_the_traffic_back(two, systemd, monkeypatch):
     assert two.live() == "old"
     mark = two.mark("new")
     assert (mark["state"], mark["reason"], mark["returned_to"]) == ("failed", "sick", "old")
+    assert (mark["command"], mark["status"]) == ("GET /health", 503)
     assert mark["journal"] == ["Traceback", "KeyError: 'x'"]
     assert systemd.state("flask-hello@new.service")["ActiveState"] == "inactive"
     assert systemd.state("flask-hello@old.service")["ActiveState"] == "active"

@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import yaml
@@ -50,7 +52,8 @@ def rendered(changes=(), **variables):
     files.update({each["dest"]: nginx_site.render(each["template"], {"site": site}) for each in sites})
     for name in ("host.sysusers.conf.j2", "host.tmpfiles.conf.j2"):
         files[name] = flask_app.render(name, {})
-    files["gunicorn.conf.py"] = flask_app.render("gunicorn.conf.py.j2", {"app": app})
+    for name, template in app["release_files"].items():
+        files[name] = flask_app.render(template, {"app": app})
     return files
 
 
@@ -79,7 +82,9 @@ def lines(text):
 def test_every_template_is_rendered_here(files):
     templates = {path.name for path in ROLES.rglob("templates/**/*.j2")}
     known = {each["template"] for each in plan_of()["unit_files"] + plan_of()["site_files"] if "template" in each}
-    assert templates - known == {"gunicorn.conf.py.j2", "host.sysusers.conf.j2", "host.tmpfiles.conf.j2"}
+    for kind in ("gunicorn", "granian"):
+        known |= set(plan_of({"server": {"kind": kind}})["apps"][0]["release_files"].values())
+    assert templates - known == {"host.sysusers.conf.j2", "host.tmpfiles.conf.j2"}
 
 
 def test_every_file_tells_who_wrote_it_and_ends_its_last_line(files):
@@ -91,9 +96,12 @@ def test_every_file_tells_who_wrote_it_and_ends_its_last_line(files):
 
 def test_nothing_between_releases_differs(files):
     """What a release runs with must lie in the release, so the units name no commit, environment or setting of it."""
-    other = rendered({"version": "v2", "env": {"A": "1"}, "server": {"workers": 9}, "entrypoint": "other:app"})
+    changes = {"version": "v2", "env": {"A": "1"}, "server": {"workers": 9}, "entrypoint": "other:app"}
+    other = rendered({**changes, "limits": {"memory_max": "1G"}})
     for name, text in files.items():
-        assert (text == other[name]) is (name != "gunicorn.conf.py"), name
+        assert (text == other[name]) is (name not in ("gunicorn.conf.py", "service.conf")), name
+    granian = rendered({"server": {"kind": "granian"}})
+    assert all(granian[name] == text for name, text in files.items() if name.startswith("/etc/"))
 
 
 # --- units -----------------------------------------------------------------------------------------------------------
@@ -112,6 +120,11 @@ SystemCallArchitectures=native SystemCallErrorNumber=EPERM
 @pytest.fixture(scope="module")
 def service(files):
     return directives(files["/etc/systemd/system/flask-hello@.service"])
+
+
+def of_release(changes=()):
+    """What systemd is told of one release alone."""
+    return directives(rendered(changes)["service.conf"])
 
 
 @pytest.mark.parametrize("directive", SANDBOX)
@@ -142,13 +155,33 @@ def test_the_service_runs_what_the_release_is_made_of(service):
         "Type": ["notify"],
         "WorkingDirectory": [f"{release}/build"],
         "EnvironmentFile": [f"{release}/environment"],
-        "ExecStart": [f"{release}/build/.venv/bin/gunicorn --config {release}/gunicorn.conf.py"],
         "KillMode": ["mixed"],
         "Restart": ["always"],
     }
     assert {name: service["Service"][name] for name in expected} == expected
-    assert service["Unit"]["Requires"] == ["flask-hello@%i.socket"]
     assert service["Unit"]["PartOf"] == ["flask-hello.target"]
+    own = of_release()
+    gunicorn = f"{release}/build/.venv/bin/gunicorn --config {release}/gunicorn.conf.py"
+    assert own["Service"] == {"User": ["flask-hello"], "ExecStart": ["", gunicorn]}
+    assert own["Unit"] == {name: ["flask-hello@%i.socket"] for name in ("Requires", "After")}
+
+
+def test_nothing_runs_without_what_a_release_tells(service):
+    assert service["Service"]["ExecStart"] == ["/bin/false"]
+    assert "Requires" not in service["Unit"]
+
+
+def test_granian_makes_its_own_socket():
+    own = of_release({"server": {"kind": "granian"}, "path": "src/web"})
+    release = "/opt/flask_apps/hello/releases/%i"
+    assert "Unit" not in own
+    assert own["Service"] == {
+        "User": ["flask-hello"],
+        "WorkingDirectory": [f"{release}/build/src/web"],
+        "Type": ["exec"],
+        "ExecStart": ["", f"{release}/build/.venv/bin/python {release}/granian.conf.py"],
+        "BindPaths": ["/run/flask_apps/hello/%i"],
+    }
 
 
 def test_the_service_drains_before_it_is_ended(service):
@@ -196,7 +229,7 @@ def test_live_service(files):
     ],
 )
 def test_limits(limits, expected):
-    service = directives(rendered({"limits": limits})["/etc/systemd/system/flask-hello@.service"])["Service"]
+    service = of_release({"limits": limits})["Service"]
     assert {name: service[name] for name in ("MemoryMax", "CPUQuota", "TasksMax") if name in service} == expected
 
 
@@ -210,12 +243,20 @@ def test_own_places_and_account():
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
-def test_systemd_finds_nothing_wrong(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["gunicorn", "granian"])
+def test_systemd_finds_nothing_wrong(tmp_path, kind):
     """All units of an app at once, in a tree of their own that has the programs they call."""
-    files = rendered({"limits": {"memory_max": "50%", "cpu_quota": "150%", "tasks_max": 64}})
+    files = rendered({"limits": {"memory_max": "50%", "cpu_quota": "150%", "tasks_max": 64}, "server": {"kind": kind}})
     units = {path: text for path, text in files.items() if path.startswith("/etc/systemd/system/")}
+    units["/etc/systemd/system/flask-hello@one.service.d/release.conf"] = files["service.conf"]
     release = "opt/flask_apps/hello/releases/one/build"
-    for program in ("usr/local/sbin/flask-app", "bin/kill", f"{release}/.venv/bin/gunicorn"):
+    for program in (
+        "usr/local/sbin/flask-app",
+        "bin/kill",
+        "bin/false",
+        f"{release}/.venv/bin/gunicorn",
+        f"{release}/.venv/bin/python",
+    ):
         (tmp_path / program).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / program).write_text("#!/bin/sh\n")
         (tmp_path / program).chmod(0o755)
@@ -303,6 +344,41 @@ def test_gunicorn():
 def test_gunicorn_of_an_app(changes, expected):
     settings = gunicorn(changes)
     assert {name: settings[name] for name in expected} == expected
+
+
+# --- granian ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ({}, {"target": "app:app", "factory": False, "workers": len(os.sched_getaffinity(0)), "blocking_threads": 4}),
+        ({"server": {"workers": 3, "threads": 9}}, {"workers": 3, "blocking_threads": 9}),
+        ({"entrypoint": "shop.web:create_app()"}, {"target": "shop.web:create_app", "factory": True}),
+        ({"path": "src/web"}, {"working_dir": Path("/opt/flask_apps/hello/releases/one/build/src/web")}),
+        ({}, {"uds": Path("/run/flask_apps/hello/one/web.sock"), "uds_permissions": 0o666, "websockets": False}),
+    ],
+)
+def test_granian(monkeypatch, changes, expected):
+    """What granian is started with, from its file in a release."""
+    started = {}
+
+    class Granian:
+        def __init__(self, target, **options):
+            started.update(options, target=target)
+
+        def serve(self):
+            started["serving"] = True
+
+    constants = SimpleNamespace(HTTPModes=mock.Mock(), Interfaces=mock.Mock())
+    monkeypatch.setitem(sys.modules, "granian", SimpleNamespace(Granian=Granian, constants=constants))
+    monkeypatch.setitem(sys.modules, "granian.constants", constants)
+    server = {"kind": "granian", **changes.get("server", {})}
+    text = rendered({**changes, "server": server})["granian.conf.py"]
+    settings = {"__file__": "/opt/flask_apps/hello/releases/one/granian.conf.py", "__name__": "__main__"}
+    exec(compile(text, "granian.conf.py", "exec"), settings)
+    assert {name: started[name] for name in expected} == expected
+    assert started["serving"]
 
 
 # --- sites -----------------------------------------------------------------------------------------------------------

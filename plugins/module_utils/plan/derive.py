@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ..configuration import BUILD_KEYS, RELEASE_KEYS
 from .reading import account, read
 from .rules import without_credentials
 from .schema import ROLES
@@ -23,46 +24,43 @@ _SETTINGS = (
     "index_url",
     "ca_file",
     "build_jobs",
+    "activation_jobs",
+    "memory_reserve",
     "root",
     "data_root",
     "runtime_root",
     "rebuild",
     "purge_undeclared",
 )
-# What a build is made of beside its commit, and what a release runs with beside its build: what is declared, so that
-# all hosts come to the same name. nginx's part (aliases, static files, TLS) makes no new release.
-_BUILD_KEYS = ("requirements", "extra_packages", "build_commands", "shared_paths", "path")
-_RELEASE_KEYS = (
-    "build_hash",
-    "user",
-    "domain",
-    "entrypoint",
-    "env",
-    "secret_names",
-    "server",
-    "limits",
-    "sandbox",
-    "release_commands",
-    "processes",
-    "schedules",
-    "database",
-    "cache",
-    "paths",
-)
+# What a release has in its own folder, by kind of server: files and their templates. The server's settings, and what
+# systemd is told of this release alone.
+_RELEASE_FILES = {
+    "gunicorn": {"gunicorn.conf.py": "gunicorn.conf.py.j2", "service.conf": "release.service.conf.j2"},
+    "granian": {"granian.conf.py": "granian.conf.py.j2", "service.conf": "release.service.conf.j2"},
+}
+# A release's socket below the app's runtime directory. granian makes its own, in a directory that only it may write to.
+_SOCKETS = {"gunicorn": "{release}.sock", "granian": "{release}/web.sock"}
+_UNIT_TEMPLATES = ("web.service.j2", "web.socket.j2")
 
 
-def make_plan(variables: dict[str, Any], platform: dict[str, Any], hostname: str) -> dict[str, Any]:
+def make_plan(
+    variables: dict[str, Any], platform: dict[str, Any], hostname: str, rollback: bool = False
+) -> dict[str, Any]:
     """Make the plan for a host.
 
     variables: the roles' variables as plain data; those left out have their default. platform: what differs between
-    distributions, as the module's option of that name. hostname: the inventory's name of the host.
+    distributions, as the module's option of that name. hostname: the inventory's name of the host. rollback: whether
+    the plan is for going back, the only use of `flask_app_rollback_to`.
 
     Returns plain data without any secret, in the shape that the module's RETURN documents. Raises PlanError with all
     errors.
     """
-    declared = read(variables)
+    declared = read(variables, rollback)
     settings = declared.settings
-    templates = _digest(settings["flask_app_template_paths"])
+    templates = {
+        kind: _digest([*files.values(), *_UNIT_TEMPLATES], settings["flask_app_template_paths"])
+        for kind, files in _RELEASE_FILES.items()
+    }
     taken = {name for app in declared.apps for name in (app["domain"], *app["aliases"])}
     label = host_label(hostname) if settings["nginx_site_host_names"] else ""
     selected = [app for app in declared.apps if app["name"] in declared.only]
@@ -77,6 +75,8 @@ def make_plan(variables: dict[str, Any], platform: dict[str, Any], hostname: str
             {*platform.get("packages", ()), *(package for app in apps for package in app["system_packages"])}
         ),
         "declared": [app["name"] for app in declared.apps],
+        "rollback_to": _rollback_targets(apps, settings["flask_app_rollback_to"]) if rollback else {},
+        "hooks": settings["flask_app_hooks"],
         "unselected": [app["name"] for app in declared.apps if app["name"] not in declared.only],
         "proxy_user": settings["flask_app_proxy_user"] or platform.get("proxy_user", ""),
         "settings": {name: settings[f"flask_app_{name}"] for name in _SETTINGS},
@@ -139,17 +139,25 @@ def _app(app, settings, platform, label, taken, templates):
             "prefix": unit,
         },
         "upstream_socket": f"{root}/current/web.sock",
+        "socket": f"{settings['flask_app_runtime_root']}/{name}/{_SOCKETS[app['server']['kind']]}",
+        "release_files": _RELEASE_FILES[app["server"]["kind"]],
+        "templates": templates[app["server"]["kind"]],
     }
     for key in ("state", "secrets", "health_path", "health_timeout", "health_status", "settle"):
         del planned[key]
     planned["build_hash"] = _short_hash(
-        [planned[key] for key in _BUILD_KEYS], app["python"], app["server"]["kind"], settings["flask_app_installer"]
+        [planned[key] for key in BUILD_KEYS], app["python"], app["server"]["kind"], settings["flask_app_installer"]
     )
     health = planned["health"]
     planned["configuration_hash"] = _short_hash(
-        [planned[key] for key in _RELEASE_KEYS], health["path"], health["statuses"], templates
+        [planned[key] for key in RELEASE_KEYS], health["path"], health["statuses"]
     )
     return planned
+
+
+def _rollback_targets(apps, given):
+    """{app: release or commit, empty for the previous good release}; of all apps unless some are named."""
+    return {app["name"]: given.get(app["name"], "") for app in apps if not given or app["name"] in given}
 
 
 def _site(app):
@@ -212,10 +220,10 @@ def _system_packages(declared, os_family):
     return list(declared.get(os_family, [])) if isinstance(declared, dict) else list(declared)
 
 
-def _digest(template_paths):
+def _digest(names, template_paths):
     """Digest the templates that a release runs with: the role's, or the user's of the same name."""
     digest = hashlib.sha256()
-    for name in ("gunicorn.conf.py.j2", "web.service.j2", "web.socket.j2"):
+    for name in sorted(names):
         candidates = [Path(folder, name) for folder in template_paths]
         source = next((path for path in candidates if path.is_file()), TEMPLATES / name)
         digest.update(hashlib.sha256(source.read_bytes()).digest())

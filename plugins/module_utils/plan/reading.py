@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from .schema import Judge, Option, role_options
@@ -52,10 +53,10 @@ def role_variables() -> dict[str, Option]:
     return {**role_options("nginx_site"), **role_options("flask_app")}
 
 
-def read(variables: dict[str, Any]) -> Declared:
+def read(variables: dict[str, Any], rollback: bool = False) -> Declared:
     """Judge the roles' variables and merge their layers. A variable that is not given has its default.
 
-    Raises PlanError with all errors.
+    rollback: whether `flask_app_rollback_to` is of any use. Raises PlanError with all errors.
     """
     judge = Judge()
     known = role_variables()
@@ -70,9 +71,12 @@ def read(variables: dict[str, Any]) -> Declared:
     _check_duplicates(judge, apps)
     names = [app.values["name"] for app in apps if "name" in app.values]
     _check_selection(judge, settings["flask_app_only"], names)
+    _check_rollback(judge, settings, names, rollback)
     _check_accounts(judge, settings, apps)
+    _check_hooks(judge, settings)
     if judge.errors:
         raise PlanError(judge.errors)
+    settings = {name: known[name].filled(value) for name, value in settings.items()}
     return Declared([app.values for app in apps], settings["flask_app_only"] or names, settings, _shared_accounts(apps))
 
 
@@ -164,11 +168,25 @@ class _Layers:
             refuse(place, f"env.{name}", "is among the secrets as well; keep one of them")
         for name in sorted(values.get("processes", {}).keys() & values.get("schedules", {}).keys()):
             refuse(place, f"processes.{name}", "is the name of a schedule as well; every unit needs its own")
+        self._check_server(place, values)
         for key in ("database", "cache"):
             if values.get(key) and not values[key]["engine"]:
                 refuse(place, f"{key}.engine", "is missing", self._options[key].options["engine"].example)
         if values.get("health_status") == []:
             refuse(place, "health_status", "must not be empty: nothing would be healthy", "health_status: [2xx, 3xx]")
+
+    def _check_server(self, place, values):
+        server, entrypoint = values.get("server", {}), values.get("entrypoint", "")
+        if server.get("kind") != "granian":
+            return
+        options = self._options["server"].options
+        for key in ("worker_class", "timeout", "max_requests"):
+            if server.get(key, options[key].default) != options[key].default:
+                problem = "is a setting of gunicorn; granian has none like it, leave it out"
+                self._judge.refuse(place, f"server.{key}", problem)
+        if "(" in entrypoint and not entrypoint.endswith("()"):
+            problem = "must call its factory without arguments: granian can't pass any"
+            self._judge.refuse(place, "entrypoint", problem, "entrypoint: shop:create_app()")
 
 
 def _check_roots(judge, settings):
@@ -189,7 +207,7 @@ def _check_roots(judge, settings):
 def _check_sockets(judge, settings, apps):
     for app in apps:
         directory = f"{settings['flask_app_runtime_root']}/{app.values.get('name', '')}/"
-        length = len(directory.encode(errors="replace")) + RELEASE_NAME_LENGTH + len(".sock")
+        length = len(directory.encode(errors="replace")) + RELEASE_NAME_LENGTH + len("/web.sock")
         if length > SOCKET_PATH_BYTES:
             judge.refuse(
                 app.place,
@@ -221,6 +239,27 @@ def _check_selection(judge, only, names):
         for name in only:
             if isinstance(name, str) and name not in names:
                 judge.unknown("flask_app_only", "", name, names)
+
+
+def _check_rollback(judge, settings, names, rollback):
+    name = "flask_app_rollback_to"
+    targets = settings[name]
+    if targets and not rollback:
+        judge.refuse("", name, "is for the playbook flaskfleet.deploy.rollback alone; leave it out")
+    for app in targets if isinstance(targets, dict) else ():
+        if app not in names:
+            judge.unknown(name, "", app, names)
+        elif isinstance(settings["flask_app_only"], list) and app not in (settings["flask_app_only"] or names):
+            judge.refuse(name, app, "is not among the apps that `flask_app_only` restricts the run to")
+
+
+def _check_hooks(judge, settings):
+    hooks = settings["flask_app_hooks"]
+    for name, path in hooks.items() if isinstance(hooks, dict) else ():
+        if isinstance(path, str) and path and not Path(path).is_file():
+            judge.refuse(
+                "", f"flask_app_hooks.{name}", "must be the path of a file of tasks, relative to the playbook's"
+            )
 
 
 def _check_accounts(judge, settings, apps):

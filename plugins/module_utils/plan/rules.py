@@ -13,12 +13,10 @@ UNSUPPORTED = {
     "build_commands": "commands in builds",
     "cache": "backing services",
     "database": "backing services",
-    "flask_app_rollback_to": "rollbacks",
     "processes": "companion processes",
     "release_commands": "commands in releases",
     "sandbox": "named relaxations of the sandbox",
     "schedules": "scheduled commands",
-    "server.kind": "a second server",
     "shared_paths": "paths that outlive releases",
     "static": "static files served by nginx",
     "tls": "HTTPS",
@@ -159,6 +157,10 @@ def _is_workers(value):
     return value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1024)
 
 
+def _is_rollback(value):
+    return all(isinstance(each, str) and re.fullmatch(r"(?:[0-9a-f.-]{4,40})?", each) for each in value.values())
+
+
 def _is_health_status(value):
     if isinstance(value, int):
         return 100 <= value <= 599
@@ -274,6 +276,8 @@ APP_RULES = {
     "cache": Rule("a dictionary", "{engine: valkey}"),
     "cache.variable": _VARIABLE._replace(example="REDIS_URL"),
     "keep_releases": _number(1, 100, "3"),
+    "before_switch": _COMMAND._replace(example="flask warm-up"),
+    "after_switch": _COMMAND._replace(example="flask announce"),
 }
 
 ROLE_RULES = {
@@ -284,7 +288,15 @@ ROLE_RULES = {
     "flask_app_defaults": Rule("a dictionary of keys of an app", "{keep_releases: 5}"),
     "flask_app_overrides": Rule("a dictionary by name of app", "{hello: {version: v2}}"),
     "flask_app_only": Rule("the name of an app", "hello", shown=True),
-    "flask_app_rollback_to": Rule("a release or commit", "1f3a9c02", _matches(r"[0-9a-f.-]{1,40}"), shown=True),
+    "flask_app_rollback_to": Rule(
+        "a dictionary of names of apps to a release, to the first 4 digits of a commit or more, or to '' for the "
+        "previous release; quote them",
+        '{hello: "1f3a9c02"}',
+        _is_rollback,
+    ),
+    "flask_app_hooks": Rule("a dictionary", "{after_activation: announce.yml}"),
+    "flask_app_activation_jobs": _number(1, 256, "4"),
+    "flask_app_memory_reserve": _number(0, 10**6, "64"),
     "flask_app_root": _DIRECTORY._replace(example="/opt/flask_apps"),
     "flask_app_data_root": _DIRECTORY._replace(example="/var/lib/flask_apps"),
     "flask_app_runtime_root": _DIRECTORY._replace(example="/run/flask_apps"),

@@ -14,6 +14,8 @@ from .reading import PlanError, role_variables
 from .rules import PLAIN_WORD
 
 _PREFIXES = ("flask_app_", "nginx_site_")
+# What the role hands to the user's own tasks.
+_HANDED_OUT = ("flask_app_plan", "flask_app_builds", "flask_app_releases")
 _UNDEFINED = re.compile(r"(?:^|has no attribute )'([A-Za-z_][A-Za-z0-9_]{0,79})'(?: is undefined|\.?$)")
 
 
@@ -30,11 +32,15 @@ def plain_variables(templar: Any, loader: Any, task_vars: dict[str, Any]) -> dic
     }
     if errors:
         raise PlanError(errors)
+
+    def absolute(path):
+        return str(Path(loader.get_basedir(), path)) if path and isinstance(path, str) else path
+
     for name in ("flask_app_template_paths", "nginx_site_template_paths"):
         if isinstance(variables.get(name), list):
-            variables[name] = [
-                str(Path(loader.get_basedir(), path)) if isinstance(path, str) else path for path in variables[name]
-            ]
+            variables[name] = [absolute(path) for path in variables[name]]
+    if isinstance(variables.get("flask_app_hooks"), dict):
+        variables["flask_app_hooks"] = {key: absolute(path) for key, path in variables["flask_app_hooks"].items()}
     return variables
 
 
@@ -43,7 +49,7 @@ def misspelt_variables(task_vars: dict[str, Any]) -> list[str]:
     known = role_variables()
     warnings = []
     for name in task_vars:
-        if name.startswith(_PREFIXES) and name not in known:
+        if name.startswith(_PREFIXES) and name not in known and name not in _HANDED_OUT:
             nearest = difflib.get_close_matches(name, known, 1, cutoff=0.9)
             warnings += [f"no role has a variable {name}; did you mean {meant}?" for meant in nearest]
     return warnings
