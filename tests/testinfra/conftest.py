@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -15,6 +16,11 @@ import pytest
 
 PROJECT = Path(__file__).parents[2]
 INVENTORY = PROJECT / "molecule" / "inventory"
+LOAD = PROJECT / "tests" / "load" / "load.py"
+
+
+# The variables of the apps of scenario releases, which the inventory has.
+MOODY = {"flask_apps": "{{ test_moody_apps }}", "flask_app_defaults": "{{ test_moody_defaults }}"}
 
 
 class Machine:
@@ -54,19 +60,35 @@ class Machine:
     def property(self, unit, name):
         return self.output(f"systemctl show --property {name} --value {unit}")
 
-    def deploy_command(self, **variables):
-        """The command line that runs the site playbook on this host alone, with extra variables."""
-        playbook = str(Path(sys.executable).parent / "ansible-playbook")
-        command = [playbook, "--inventory", str(INVENTORY), "--limit", self.name, "flaskfleet.deploy.site"]
+    def deploy_command(self, *arguments, playbook="site", **variables):
+        """The command line that runs a playbook on this host alone, with arguments and extra variables."""
+        command = [str(Path(sys.executable).parent / "ansible-playbook"), "--inventory", str(INVENTORY)]
+        command += ["--limit", self.name, f"flaskfleet.deploy.{playbook}", *arguments]
         return [*command, "--extra-vars", json.dumps(variables)]
 
-    def deploy(self, **variables):
-        """Run the site playbook; returns its output. Fails the test when the run fails."""
-        result = subprocess.run(
-            self.deploy_command(**variables), capture_output=True, text=True, check=False, env=ENVIRONMENT
-        )
+    def attempt(self, *arguments, **variables):
+        """Run a playbook, whatever comes of it; returns the subprocess.CompletedProcess."""
+        command = self.deploy_command(*arguments, **variables)
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
+
+    def deploy(self, *arguments, **variables):
+        """Run a playbook, the site when not said; returns its output. Fails the test when the run fails."""
+        result = self.attempt(*arguments, **variables)
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
+
+    @contextlib.contextmanager
+    def under_load(self, app, rate=100, streams=0):
+        """Ask the page of an app ``<app>.test`` meanwhile; yields the load's report, which is filled at the end."""
+        command = [sys.executable, str(LOAD), self.address, f"{app}.test", "--rate", str(rate)]
+        # a busy connection of nginx stays with the release that it was opened to for 5 s
+        command += ["--streams", str(streams), "--until-eof", "--seconds", "6"]
+        report = {}
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as load:
+            try:
+                yield report
+            finally:
+                report.update(json.loads(load.communicate()[0]))
 
 
 ENVIRONMENT = {
@@ -90,6 +112,14 @@ def machine(host, inventory):
     # testinfra talks to the container directly: each command through Ansible would take a second
     name = host.backend.name.rpartition("-")[2]
     return Machine(host, name, inventory[name]["test_host_address"])
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """Have the tests of a host run one after the other, beside those of the other hosts."""
+    for item in items:
+        host = getattr(item, "callspec", None) and item.callspec.params.get("_testinfra_host")
+        item.add_marker(pytest.mark.xdist_group(str(host)))
 
 
 @pytest.hookimpl(wrapper=True)

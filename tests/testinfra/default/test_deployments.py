@@ -5,43 +5,29 @@
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
 
-from conftest import ENVIRONMENT, PROJECT
-
-LOAD = PROJECT / "tests" / "load" / "load.py"
 REPOSITORY = "git://10.89.77.1/hello.git"
 COUNTER = "/usr/local/bin/counting-python"
 
 
-def under_load(machine, command):
-    """Run a command while hello is asked 150 times a second; returns the load's summary."""
-    # a busy connection of nginx stays with the release that it was opened to for 5 s
-    load = [sys.executable, str(LOAD), machine.address, "hello.test", "--rate", "150", "--seconds", "7"]
-    result = subprocess.run([*load, "--during", *command], capture_output=True, text=True, check=False, env=ENVIRONMENT)
-    assert result.stdout, result.stderr
-    return json.loads(result.stdout)
-
-
 def test_a_second_release_fails_no_request(machine):
     before = machine.live("hello")
-    there = machine.deploy_command(flask_app_overrides={"hello": {"version": "version2"}})
-    report = under_load(machine, there)
+    with machine.under_load("hello", rate=150) as report:
+        machine.deploy(flask_app_overrides={"hello": {"version": "version2"}})
     assert report["failed"] == 0, report
     assert len(report["bodies"]) == 2, "the load saw the old and the new release"
     assert machine.live("hello")["commit"] != before["commit"]
-    assert under_load(machine, machine.deploy_command())["failed"] == 0
+    with machine.under_load("hello", rate=150) as report:
+        machine.deploy()
+    assert report["failed"] == 0, report
     assert machine.live("hello")["release"] == before["release"]
 
 
 def test_a_broken_release_changes_nothing(machine):
     """The new release has no such module: the run says so, and the old release has not been touched."""
     before = machine.live("hello")["release"]
-    command = machine.deploy_command(flask_app_overrides={"hello": {"entrypoint": "nowhere:app", "health_timeout": 10}})
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
+    result = machine.attempt(flask_app_overrides={"hello": {"entrypoint": "nowhere:app", "health_timeout": 10}})
     assert result.returncode != 0
     assert "hello: probe:" in result.stdout and "No module named 'nowhere'" in result.stdout
     assert machine.live("hello")["release"] == before
@@ -59,8 +45,7 @@ def test_a_site_that_nginx_refuses_is_put_back(machine, tmp_path):
     )
     folder = "sites-available" if machine.debian else "conf.d"
     before = machine.output(f"md5sum /etc/nginx/{folder}/*")
-    command = machine.deploy_command(nginx_site_template_paths=[str(tmp_path)])
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
+    result = machine.attempt(nginx_site_template_paths=[str(tmp_path)])
     assert result.returncode != 0
     assert 'unknown directive "no_such_directive"' in result.stdout
     assert machine.output(f"md5sum /etc/nginx/{folder}/*") == before
