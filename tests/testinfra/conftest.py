@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 PROJECT = Path(__file__).parents[2]
 INVENTORY = PROJECT / "molecule" / "inventory"
@@ -114,12 +116,16 @@ def machine(host, inventory):
     return Machine(host, name, inventory[name]["test_host_address"])
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """Have the tests of a host run one after the other, beside those of the other hosts."""
-    for item in items:
-        host = getattr(item, "callspec", None) and item.callspec.params.get("_testinfra_host")
-        item.add_marker(pytest.mark.xdist_group(str(host)))
+class HostScheduling(LoadScopeScheduling):
+    """The tests of a host run one after the other in one process, beside those of the other hosts."""
+
+    def _split_scope(self, nodeid):
+        host = re.search(r"podman://[a-z]+-[a-z]+-([a-z]+)", nodeid)
+        return host[1] if host else "all"
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return HostScheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
