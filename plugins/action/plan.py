@@ -3,11 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
-import traceback
-
 from ansible.plugins.action import ActionBase
 
-from ..module_utils.plan import PlanError, make_plan, misspelt_variables, plain_variables
+from ..plugin_utils.planning import PlanFailure, plan_for_host
 
 
 class ActionModule(ActionBase):
@@ -26,19 +24,8 @@ class ActionModule(ActionBase):
                 "rollback": {"type": "bool", "default": False},
             }
         )
-        hostname = arguments["hostname"] or task_vars["inventory_hostname"]
-        platform = {"os_family": task_vars.get("ansible_facts", {}).get("os_family", ""), **arguments["platform"]}
         try:
-            variables = plain_variables(self._templar, self._loader, task_vars)
-            plan = make_plan(variables, platform, hostname, arguments["rollback"])
-        except PlanError as error:
-            count = len(error.errors)
-            heading = f"{count} error{'s' if count > 1 else ''} in the variables of {task_vars['inventory_hostname']}:"
-            return {**result, "failed": True, "msg": "\n- ".join([heading, *error.errors])}
-        except Exception as error:  # pylint: disable=broad-exception-caught
-            # Neither its message nor a traceback, which may show a secret.
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            msg = f"unexpected {type(error).__name__} in {place.name} ({place.filename}, line {place.lineno})"
-            return {**result, "failed": True, "msg": msg}
-        plan["warnings"] += misspelt_variables(task_vars)
+            plan = plan_for_host(self, task_vars, **arguments)
+        except PlanFailure as failure:
+            return {**result, "failed": True, "msg": str(failure)}
         return {**result, "changed": False, **plan}

@@ -14,13 +14,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from xdist.scheduler import LoadScopeScheduling
 
 PROJECT = Path(__file__).parents[2]
-INVENTORY = PROJECT / "molecule" / "inventory"
+# TEST_INVENTORY: another folder like molecule/inventory, with a network and hosts of its own
+INVENTORY = Path(os.environ.get("TEST_INVENTORY", PROJECT / "molecule" / "inventory"))
+NETWORK = yaml.safe_load((INVENTORY / "hosts.yml").read_text())["all"]["vars"]
+REPOSITORY = f"git://{NETWORK['test_network_gateway']}/hello.git"
 LOAD = PROJECT / "tests" / "load" / "load.py"
-
-
 # The variables of the apps of scenario releases, which the inventory has.
 MOODY = {"flask_apps": "{{ test_moody_apps }}", "flask_app_defaults": "{{ test_moody_defaults }}"}
 

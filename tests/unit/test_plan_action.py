@@ -69,6 +69,7 @@ PLAYS = {
         "base": {},
     },
 }
+LOOKUP = "lookup('flaskfleet.deploy.plan', platform=platform)"
 
 
 class _Dumper(yaml.SafeDumper):
@@ -84,7 +85,10 @@ _Dumper.add_representer(_Encrypted, lambda dumper, text: dumper.represent_scalar
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Run all plays once, at the highest verbosity. Returns (output, what `plan` returned by name of the play)."""
+    """Run all plays once, at the highest verbosity, with the module and with the lookup.
+
+    Returns (output, what the module returned by name of the play and the lookup by that name with `_lookup` behind it).
+    """
     folder = tmp_path_factory.mktemp("plan")
     vault = VaultLib([("default", VaultSecret(b"password"))])
     vaulted = _Encrypted(vault.encrypt("canary-vault").decode())
@@ -98,6 +102,13 @@ def run(tmp_path_factory):
                 "ignore_errors": True,
             },
             {"ansible.builtin.debug": {"msg": f"RETURNED {name} {{{{ {name} | to_json | b64encode }}}} END"}},
+            {
+                "ansible.builtin.debug": {
+                    "msg": f"RETURNED {name}_lookup {{{{ {LOOKUP} | to_json | b64encode }}}} END"
+                },
+                "vars": variables,
+                "ignore_errors": True,
+            },
         ]
     play_variables = {"vaulted": vaulted, "platform": {"proxy_user": "www-data"}}
     plays = [{"hosts": "web1", "gather_facts": False, "vars": play_variables, "tasks": tasks}]
@@ -138,6 +149,13 @@ def test_plan(run):
     assert (hello["secret_names"], hello["health"]["settle"]) == (["PLAIN", "VAULT"], 2)
     assert hello["server_names"] == ["hello.test", "web1.hello.test"]
     assert other["env"] == {"N": "1"}
+
+
+def test_the_lookup_returns_the_same(run):
+    output, results = run
+    assert results["right_lookup"] == {key: results["right"][key] for key in results["right_lookup"]}
+    assert results["right"].keys() - results["right_lookup"].keys() == {"changed", "failed"}
+    assert "wrong_lookup" not in results and output.count("6 errors in the variables of web1:") > 2
 
 
 def test_misspelt_variable_is_a_warning(run):

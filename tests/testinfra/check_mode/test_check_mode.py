@@ -12,9 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ENVIRONMENT, INVENTORY
+from conftest import ENVIRONMENT, INVENTORY, NETWORK, REPOSITORY
 
-REPOSITORY = "git://10.89.77.1/hello.git"
 HELLO = {"name": "hello", "domain": "hello.test", "repository": REPOSITORY, "version": "master", "settle": 0}
 SECOND = {"name": "second", "domain": "second.test", "repository": REPOSITORY, "version": "master", "settle": 0}
 
@@ -58,7 +57,7 @@ def snapshot(hosts):
     """The lines of all hosts' snapshots, as a set of (host, line)."""
     lines = set()
     for host in hosts:
-        command = ["podman", "exec", f"flaskfleet-test-{host}", "sh", "-c", SNAPSHOT]
+        command = ["podman", "exec", f"{NETWORK['test_network_name']}-{host}", "sh", "-c", SNAPSHOT]
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         lines |= {(host, line) for line in output.splitlines()}
     return lines

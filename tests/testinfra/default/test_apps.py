@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
+from conftest import REPOSITORY
 
 APPS = ("hello", "hello2")
 BRANCHES = {"hello": "master", "hello2": "version2"}
@@ -15,9 +16,7 @@ BRANCHES = {"hello": "master", "hello2": "version2"}
 
 def head(branch):
     """The commit of a branch, as the server of the test repositories says."""
-    answer = subprocess.run(
-        ["git", "ls-remote", "git://10.89.77.1/hello.git", branch], capture_output=True, text=True, check=True
-    )
+    answer = subprocess.run(["git", "ls-remote", REPOSITORY, branch], capture_output=True, text=True, check=True)
     return answer.stdout.split()[0]
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 
-REPOSITORY = "git://10.89.77.1/hello.git"
+
+from conftest import REPOSITORY
+
 COUNTER = "/usr/local/bin/counting-python"
 
 

@@ -76,6 +76,23 @@ def test_a_second_run_changes_nothing(hosts_file):
     assert hosts_file.read_text() == before
 
 
+def test_a_run_may_start_behind_the_plan(hosts_file):
+    before = hosts_file.read_text()
+    options = {"hosts_entries_path": str(hosts_file)}
+    assert write("--start-at-task", "Gather the host's address", **options)[0] == 0
+    assert write("--start-at-task", "List the host's entries", "--check", hosts_entries_address="192.0.2.1", **options)[
+        0
+    ]
+    for task, earlier in (
+        ("List the host's entries", "Gather the host's address"),
+        ("Write the entries", "List the host's entries"),
+    ):
+        with pytest.raises(AssertionError) as failure:
+            write("--start-at-task", task, **options)
+        assert f'tart at the task "{earlier}" or an earlier one' in re.sub(r"(\\n|\s)+", " ", str(failure.value))
+    assert hosts_file.read_text() == before
+
+
 def test_a_run_for_one_host_leaves_the_others_alone(machine, hosts_file):
     before = hosts_file.read_text()
     changes, output = write(

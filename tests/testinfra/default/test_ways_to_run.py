@@ -1,11 +1,12 @@
 # Copyright: (c) 2026, flaskfleet.deploy contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""As people run it: over SSH as a user with sudo, parts of it by tag, the roles in playbooks of their own."""
+"""As people run it: over SSH as a user with sudo, parts of it by tag or from a task on, the roles elsewhere."""
 
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -64,6 +65,20 @@ def changed(output):
     return int(re.search(r"changed=(\d+)", output)[1])
 
 
+def run(machine, *options, playbook="flaskfleet.deploy.site", **environment):
+    """Run a playbook on this host alone; returns (exit status, output)."""
+    command = [str(playbook) if part == "flaskfleet.deploy.site" else part for part in machine.deploy_command()]
+    result = subprocess.run(
+        [*command, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        env={**ENVIRONMENT, **environment},
+    )
+    return result.returncode, result.stdout
+
+
 @pytest.mark.parametrize("pipelining", [True, False])
 def test_over_ssh_with_sudo(machine, over_ssh, pipelining):
     assert changed(machine.deploy(**over_ssh, ansible_pipelining=pipelining)) == 0
@@ -75,20 +90,83 @@ def test_over_ssh_with_sudo(machine, over_ssh, pipelining):
 
 @pytest.mark.parametrize("tag", ["packages", "build", "release", "sites"])
 def test_each_part_runs_alone(machine, tag):
-    result = subprocess.run(
-        [*machine.deploy_command(), "--tags", tag], capture_output=True, text=True, check=False, env=ENVIRONMENT
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert changed(result.stdout) == 0
+    status, output = run(machine, "--tags", tag)
+    assert status == 0, output
+    assert changed(output) == 0
+
+
+# Where the first of these tasks has been skipped there is nothing to release.
+RELEASE_TASKS = ("Switch traffic to the new releases", "Show the releases", "Fail when an app has failed")
+
+
+def test_a_run_may_start_at_any_task_behind_the_plan(machine):
+    """Every second task on each host; of nginx_site's only that role runs on: flask_app makes its own plan."""
+    lines = run(machine, "--list-tasks")[1].splitlines()
+    tasks = [
+        found.groups() for line in lines if (found := re.search(r"deploy\.(nginx_site|flask_app) : (.*?)\t", line))
+    ]
+    nginx, apps = tasks.index(("nginx_site", "Plan the sites")), tasks.index(("flask_app", "Plan the apps"))
+    behind = [task for task in tasks[nginx + 1 : apps] if task[0] == "nginx_site"] + tasks[apps + 1 :]
+    assert {("nginx_site", "Install nginx"), *(("flask_app", task) for task in RELEASE_TASKS)} < set(behind)
+    for role, task in behind[machine.debian :: 2]:
+        rest = ["--tags", "packages,sites"] if role == "nginx_site" else []
+        status, output = run(machine, "--start-at-task", f"flaskfleet.deploy.{role} : {task}", *rest)
+        assert "\nTASK [flaskfleet.deploy." in output, output
+        if task in RELEASE_TASKS:
+            assert status != 0, output
+            assert 'Start at the task "Build the apps" or an earlier one.' in " ".join(output.split())
+        else:
+            assert status == 0, f"{task}: {output}"
+            assert changed(output) == 0
+
+
+PLAY_WITHOUT_FACTS = """
+- hosts: appservers
+  become: true
+  gather_facts: false
+  roles: [flaskfleet.deploy.nginx_site, flaskfleet.deploy.flask_app]
+"""
+
+
+@pytest.mark.parametrize("task", ["Write the sites", "Build the apps"])
+def test_a_start_behind_the_facts_names_the_task_to_start_at(machine, tmp_path, task):
+    (tmp_path / "play.yml").write_text(PLAY_WITHOUT_FACTS)
+    status, output = run(machine, "--start-at-task", task, playbook=tmp_path / "play.yml")
+    assert status != 0
+    assert 'start at the task "Gather the facts that the plan needs" or an earlier one' in " ".join(output.split())
+
+
+def test_facts_from_a_cache(machine, tmp_path):
+    """They are not gathered again while they suffice, and completed where another play cached too few."""
+    folder = tmp_path / "cache"
+    cache = {
+        "ANSIBLE_GATHERING": "smart",
+        "ANSIBLE_CACHE_PLUGIN": "jsonfile",
+        "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(folder),
+    }
+
+    def gathered():
+        """(by the play, by the roles)"""
+        status, output = run(machine, "--tags", "packages", **cache)
+        assert (status, changed(output)) == (0, 0), output
+        return [
+            bool(re.search(rf"TASK \[{task}\] \*+\nok", output))
+            for task in ("Gathering Facts", r"\S+ : Gather the facts that the plan needs")
+        ]
+
+    assert gathered() == [True, False]
+    assert gathered() == [False, False]
+    shutil.rmtree(folder)
+    (tmp_path / "other.yml").write_text("- {hosts: appservers, gather_subset: ['!all', '!min', date_time]}")
+    assert run(machine, playbook=tmp_path / "other.yml", **cache)[0] == 0
+    assert gathered() == [False, True]
+    assert gathered() == [False, False]
 
 
 def test_roles_in_a_playbook_of_ones_own(machine, tmp_path):
     """Without facts, host by host, with the list in the roles' variables alone."""
     (tmp_path / "play.yml").write_text(PLAYBOOK)
-    command = [
-        str(tmp_path / "play.yml") if part == "flaskfleet.deploy.site" else part for part in machine.deploy_command()
-    ]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert changed(result.stdout) == 0
-    assert "hello2: is not in the list any more and was left alone" in result.stdout
+    status, output = run(machine, playbook=tmp_path / "play.yml")
+    assert status == 0, output
+    assert changed(output) == 0
+    assert "hello2: is not in the list any more and was left alone" in output

@@ -1,0 +1,41 @@
+# Copyright: (c) 2026, flaskfleet.deploy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The plan for the host that a plugin works for, or a failure that lists all errors and tells no secret."""
+
+from __future__ import annotations
+
+import traceback
+
+from ..module_utils.plan import PlanError, make_plan, misspelt_variables, plain_variables
+
+
+class PlanFailure(Exception):
+    """There is no plan; the text says why."""
+
+
+def plan_for_host(plugin, task_vars, platform, hostname=None, rollback=False):
+    """Plan what the variables of a host declare.
+
+    :param plugin: the action or lookup plugin
+    :param platform: as the module's option of that name
+    :param hostname: the inventory's name of the host when not given
+    :param rollback: whether the plan is for going back
+    :returns: what `make_plan` returns, with a warning for each variable that nothing reads
+    :raises PlanFailure:
+    """
+    platform = {"os_family": task_vars.get("ansible_facts", {}).get("os_family", ""), **platform}
+    name = task_vars["inventory_hostname"]
+    try:
+        variables = plain_variables(plugin._templar, plugin._loader, task_vars)
+        plan = make_plan(variables, platform, hostname or name, rollback)
+        return {**plan, "warnings": plan["warnings"] + misspelt_variables(task_vars)}
+    except PlanError as error:
+        count = len(error.errors)
+        heading = f"{count} error{'s' if count > 1 else ''} in the variables of {name}:"
+        text = "\n- ".join([heading, *error.errors])
+    except Exception as error:  # pylint: disable=broad-exception-caught
+        # Neither its message nor a traceback, which may show a secret.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"unexpected {type(error).__name__} in {place.name} ({place.filename}, line {place.lineno})"
+    raise PlanFailure(text)  # outside the handlers, so that no traceback shows what failed
