@@ -1,6 +1,6 @@
 # The commands of this checkout; each recipe is one script. "make" alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup hosts demo demo-down test lint unit molecule
+.PHONY: help setup hosts demo demo-down test lint unit sanity oldest molecule
 
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1 | \2/p' $(MAKEFILE_LIST) | awk -F ' [|] ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -17,14 +17,20 @@ demo: hosts ## deploy hello and hello2 on both test hosts; DEMO_REPOSITORY=… d
 demo-down: setup ## remove the demo
 	@scripts/demo down
 
-test: setup ## all tests: lint, unit, then the molecule scenarios on both test hosts
-	@scripts/test lint unit molecule
+test: setup ## all tests: lint, unit, sanity, the oldest ansible-core, then the molecule scenarios on both test hosts
+	@scripts/test lint unit sanity oldest molecule
 
 lint: setup ## yamllint, ansible-lint, ruff, shellcheck
 	@scripts/test lint
 
 unit: setup ## unit tests
 	@scripts/test unit
+
+sanity: setup ## ansible-test sanity, with Python 3.9 as well where it is installed
+	@scripts/test sanity
+
+oldest: hosts ## unit tests and a deployment on the oldest supported ansible-core
+	@scripts/test oldest
 
 molecule: setup ## the molecule scenarios; SCENARIO=… for one of them
 	@scripts/test molecule

@@ -21,13 +21,15 @@ author:
   - flaskfleet.deploy contributors (@flaskfleet)
 attributes:
   check_mode:
+    description: Can run in check_mode and tell what it would change without changing it.
     support: full
-    description: Says which release each app would get. For a commit that only the host can resolve it is unknown.
+    details: Says which release each app would get. For a commit that only the host can resolve it is unknown.
   diff_mode:
+    description: Returns what changed in diff mode.
     support: full
-    description: Shows the subjects of the commits between two releases and the names of the settings that differ, never
-      a value.
+    details: The subjects of the commits between two releases, and the names of the settings that differ, never a value.
   idempotent:
+    description: When run twice in a row outside check mode with the same arguments, the second run indicates no change.
     support: full
 options:
   plan:

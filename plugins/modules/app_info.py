@@ -17,10 +17,13 @@ author:
   - flaskfleet.deploy contributors (@flaskfleet)
 attributes:
   check_mode:
+    description: Can run in check_mode and tell what it would change without changing it.
     support: full
   diff_mode:
+    description: Returns what changed in diff mode.
     support: none
   idempotent:
+    description: When run twice in a row outside check mode with the same arguments, the second run indicates no change.
     support: full
 options:
   root:

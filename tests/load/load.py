@@ -72,7 +72,7 @@ class Client:
         head += f"Connection: {'keep-alive' if self.keep else 'close'}\r\n\r\n"
         writer.write(head.encode() + body)
         lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:] if line)}
+        headers = {name.lower(): value for name, _colon, value in (line.partition(": ") for line in lines[1:] if line)}
         if headers.get("transfer-encoding") == "chunked":
             content = b""
             while size := int(await reader.readline(), 16):

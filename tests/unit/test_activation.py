@@ -339,7 +339,7 @@ def test_failures_do_not_pile_up(host, activate, stem):
 @pytest.mark.parametrize("error", [OSError("disk"), KeyboardInterrupt()])
 def test_what_fails_before_the_switch_is_stopped(host, activate, systemd, stem, monkeypatch, error):
     host.add("old", live=True)
-    monkeypatch.setattr(release_host.App, "switch", lambda self, name: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(release_host.App, "switch", lambda self, name: (none for none in ()).throw(error))
     with contextlib.suppress(KeyboardInterrupt):
         assert "disk" in str(outcome(activate()))
     assert host.live() == "old"
@@ -355,7 +355,7 @@ def test_a_start_without_the_proxy(host, activate, systemd):
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left"), RuntimeError("unexpected")])
 def test_an_unexpected_error_is_the_apps_own(host, activate, monkeypatch, error):
-    monkeypatch.setattr(Activation, "write", lambda self: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(Activation, "write", lambda self: (none for none in ()).throw(error))
     found = outcome(activate())
     assert (found.step, str(found)) == ("write", f"{type(error).__name__}: {error}")
 

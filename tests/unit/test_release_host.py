@@ -53,7 +53,7 @@ def test_write_file_does_not_follow_what_was_left_behind(tmp_path):
 def test_write_file_keeps_the_old_content_when_it_is_interrupted(tmp_path, monkeypatch):
     path = tmp_path / "file"
     release_host.write_file(str(path), "old")
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError("disk")))
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (none for none in ()).throw(OSError("disk")))
     with pytest.raises(OSError, match="disk"):
         release_host.write_file(str(path), "new")
     assert path.read_text() == "old"
@@ -312,7 +312,7 @@ def test_switch_with_what_a_killed_run_left(app, kind):
 
 def test_switch_that_is_interrupted_changes_nothing(app, monkeypatch):
     app.add("one", live=True)
-    monkeypatch.setattr(os, "replace", lambda old, new: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(os, "replace", lambda old, new: (none for none in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         app.switch("two")
     assert app.live() == "one"
@@ -394,7 +394,7 @@ def test_prune_leaves_what_it_must_not_touch(app):
 
 def test_a_removal_that_is_killed_leaves_nothing_that_looks_like_a_release(app, monkeypatch):
     app.add("one")
-    monkeypatch.setattr(release_host.shutil, "rmtree", lambda path, **options: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(release_host.shutil, "rmtree", lambda path, **options: (none for none in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         app.remove_release("one")
     assert os.listdir(app.releases_directory) == ["one"] and app.releases() == []
