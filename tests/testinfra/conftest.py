@@ -76,9 +76,10 @@ class Machine:
         return subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
 
     def deploy(self, *arguments, **variables):
-        """Run a playbook, the site when not said; returns its output. Fails the test when the run fails."""
+        """Run a playbook, the site when not said; returns its output. Fails the test when the run fails or meets a deprecation."""
         result = self.attempt(*arguments, **variables)
         assert result.returncode == 0, result.stdout + result.stderr
+        assert "DEPRECATION WARNING" not in result.stderr, result.stderr
         return result.stdout
 
     @contextlib.contextmanager

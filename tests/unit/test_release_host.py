@@ -394,7 +394,9 @@ def test_prune_leaves_what_it_must_not_touch(app):
 
 def test_a_removal_that_is_killed_leaves_nothing_that_looks_like_a_release(app, monkeypatch):
     app.add("one")
-    monkeypatch.setattr(release_host.shutil, "rmtree", lambda path, **options: (none for none in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        release_host.shutil, "rmtree", lambda path, **options: (none for none in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         app.remove_release("one")
     assert os.listdir(app.releases_directory) == ["one"] and app.releases() == []

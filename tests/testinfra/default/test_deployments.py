@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 
-
 from conftest import REPOSITORY
 
 COUNTER = "/usr/local/bin/counting-python"

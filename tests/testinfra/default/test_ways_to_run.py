@@ -88,6 +88,12 @@ def test_over_ssh_with_sudo(machine, over_ssh, pipelining):
     machine.deploy()
 
 
+def test_a_run_warns_of_nothing(machine):
+    status, output = run(machine, ANSIBLE_DEPRECATION_WARNINGS="true")
+    assert status == 0, output
+    assert "WARNING" not in output
+
+
 @pytest.mark.parametrize("tag", ["packages", "build", "release", "sites"])
 def test_each_part_runs_alone(machine, tag):
     status, output = run(machine, "--tags", tag)
