@@ -76,7 +76,7 @@ class Machine:
         return subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
 
     def deploy(self, *arguments, **variables):
-        """Run a playbook, the site when not said; returns its output. Fails the test when the run fails or meets a deprecation."""
+        """Run a playbook, the site when not said; returns its output. The test fails if it fails or is deprecated."""
         result = self.attempt(*arguments, **variables)
         assert result.returncode == 0, result.stdout + result.stderr
         assert "DEPRECATION WARNING" not in result.stderr, result.stderr
