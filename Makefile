@@ -1,6 +1,6 @@
 # The commands of this checkout; each recipe is one script. "make" alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup hosts demo demo-down test lint unit sanity oldest molecule
+.PHONY: help setup hosts demo demo-down test lint unit sanity oldest molecule benchmark
 
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1 | \2/p' $(MAKEFILE_LIST) | awk -F ' [|] ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -34,3 +34,6 @@ oldest: hosts ## unit tests and a deployment on the oldest supported ansible-cor
 
 molecule: setup ## the molecule scenarios; SCENARIO=… for one of them
 	@scripts/test molecule
+
+benchmark: hosts ## deployments under load, 25 minutes; BENCHMARK='--deployments 4 --pairs 1' for a quick one
+	@benchmarks/run deployments $(BENCHMARK)

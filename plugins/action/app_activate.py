@@ -23,7 +23,7 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         plan = self._task.args["plan"]
         payload = {"apps": {}, "secrets": []}
-        if not plan["rollback_to"]:
+        if not plan["rollback"]:
             try:
                 payload = self._rendered(plan, task_vars)
             except PlanError as error:

@@ -15,7 +15,6 @@ import json
 import os
 import pwd
 import re
-import shutil
 import time
 
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.configuration import changed_settings, settings_of
@@ -37,6 +36,7 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import (
     parse_environment,
     render_environment,
     run,
+    stop,
 )
 
 WANTS = "/etc/systemd/system/multi-user.target.wants"
@@ -94,8 +94,8 @@ def recipe_of_plan(app, proxy_user, build, files, environment):
 
 
 def recipe_of_release(host, name):
-    """What a release that is there was made of."""
-    recipe = {key: value for key, value in host.release(name).items() if key not in ("release", "created")}
+    """What a release that is there was made of, and when."""
+    recipe = {key: value for key, value in host.release(name).items() if key != "release"}
     directory = os.path.join(host.releases_directory, name)
     files = {}
     for file in os.listdir(directory):
@@ -115,19 +115,21 @@ def rollback_target(host, wanted=""):
     live = host.live()
     if live is None:
         raise ActivationError("choose", "no release has had the traffic yet, so there is nothing to go back from")
-    good = [name for name in host.releases() if host.mark(name).get("state") == "settled" and name != live]
+    records = host.records()
+    # what an older version of this collection made does not tell all that it was made of
+    good = [name for name, release in records.items() if host.proven(name) and name != live and "socket" in release]
     if not wanted:
         replaced = host.mark(live).get("replaced")
         if replaced in good:
             return replaced
-        created = (host.release(live) or {}).get("created", time.time())
-        earlier = [name for name in good if host.release(name)["created"] < created]
+        created = records.get(live, {}).get("created", time.time())
+        earlier = [name for name in good if records[name]["created"] < created]
         if not earlier:
             raise ActivationError("choose", "there is no earlier good release to go back to")
         return earlier[-1]
 
     def fits(name):
-        release = host.release(name) or {}
+        release = records.get(name, {})
         return wanted in (name, release.get("stem")) or release.get("commit", "").startswith(wanted)
 
     fitting = [name for name in good if fits(name)]
@@ -135,7 +137,7 @@ def rollback_target(host, wanted=""):
         return live
     if fitting:
         return fitting[-1]
-    others = [name for name in host.releases() if fits(name)]
+    others = [name for name in records if fits(name)]
     problem = f"{others[-1]} has not proven good" if others else f"{wanted} is not here any more"
     raise ActivationError("choose", f"{problem}; good releases to go back to: {', '.join(good) or 'none'}")
 
@@ -148,14 +150,15 @@ class Activation:
     :param commands: {"before_switch": command, "after_switch": command}, each may be missing or empty
     :param hidden: directories that these commands may not see but for the app's own parts
     :param ending: names of releases that are about to stop, which can't be started again until they have
-    :param back: whether this goes back to an earlier release
+    :param back: the earlier release that this goes back to, whose recipe it is; empty for a deployment
     :ivar live: the release that had the traffic when this began
     :ivar release: the wanted one; None when only the host can tell the commit, and has not yet
     :ivar seconds: from the first step to the switch; None without one
     :ivar error: the ActivationError that it ended with
+    :ivar touched: whether anything on the host may have changed
     """
 
-    def __init__(self, host, recipe, commands=None, hidden=(), ending=(), back=False):
+    def __init__(self, host, recipe, commands=None, hidden=(), ending=(), back=""):
         self.host = host
         self.recipe = recipe
         self.files = recipe["files"]
@@ -166,21 +169,23 @@ class Activation:
         self.release = self._choose(ending)
         self.seconds = None
         self.error = None
+        self.touched = False
 
     def _choose(self, ending):
         """The release this run wants live: one that is there already and just the same, else a new name."""
         stem = self.recipe["stem"]
         if stem is None:
             return None
-        for name in reversed(self.host.releases()):
+        records = self.host.records()
+        for name, release in reversed(list(records.items())):
             usable = not self.host.failed(name) and (name == self.live or name not in ending)
-            if usable and self.host.release(name)["stem"] == stem and self._same(name):
+            if usable and release["stem"] == stem and self._same(name, release):
                 return name
         # what a killed run left of a release does not count: write() replaces it
-        return unused_name(stem, self.host.releases())
+        return unused_name(stem, records)
 
-    def _same(self, name):
-        if self.host.release(name)["build"] != self.recipe["build"]:
+    def _same(self, name, release):
+        if release["build"] != self.recipe["build"]:
             return False
         directory = os.path.join(self.host.releases_directory, name)
         return all(_text(os.path.join(directory, file)) == text for file, text in self.files.items())
@@ -198,7 +203,7 @@ class Activation:
         environment = parse_environment(self.files["environment"])
         directory = os.path.join(self.host.releases_directory, self.live)
         old_environment = parse_environment(_text(os.path.join(directory, "environment")) or "")
-        return changed_settings({**old, **_secrets(old_environment, old)}, {**now, **_secrets(environment, now)})
+        return changed_settings({**old, **secrets_in(old_environment, old)}, {**now, **secrets_in(environment, now)})
 
     # --- steps ---
 
@@ -210,13 +215,14 @@ class Activation:
         if not os.path.isdir(os.path.join(self.host.builds_directory, recipe["build"])):
             raise ActivationError("write", f"the build {recipe['build']} was removed meanwhile, run it again")
         directory = os.path.join(self.host.releases_directory, self.release)
-        shutil.rmtree(directory, ignore_errors=True)  # what a killed run left of it
+        self.host.clear(self.release)  # what a killed run left of it, or of an earlier one of that name
         os.mkdir(directory)
         os.chmod(directory, 0o711)
         os.symlink(os.path.join("..", "..", "builds", recipe["build"]), os.path.join(directory, "build"))
         os.symlink(recipe["socket"].format(release=self.release), os.path.join(directory, "web.sock"))
         contents = {key: value for key, value in recipe.items() if key != "files"}
-        contents.update(release=self.release, created=time.time())
+        contents["release"] = self.release
+        contents.setdefault("created", time.time())  # a twin is as old as what it is a twin of
         for name, text in {**self.files, "release.json": json.dumps(contents, indent=2) + "\n"}.items():
             write_file(os.path.join(directory, name), text, mode=0o600 if name in PRIVATE else 0o644)
         fsync_directory(self.host.releases_directory)
@@ -230,11 +236,14 @@ class Activation:
             message = f"there is no account {proxy!r} to give the socket to: install the proxy (nginx) first"
             raise ActivationError("start", message) from error
         unit = self.host.unit(self.release)
+        started = time.time()
+        systemctl("reset-failed", "--", unit)  # its count of restarts too: one of long ago tells nothing of now
         self.host.start(self.release)
         try:
             self.host.wait_until_healthy(self.release, self.recipe["health"])
         except Unhealthy as problem:
-            raise ActivationError("probe", str(problem), journal(unit), problem.command, problem.status) from problem
+            lines = journal(unit, since=started)
+            raise ActivationError("probe", str(problem), lines, problem.command, problem.status) from problem
 
     def run_command(self, step):
         """Run the app's command of this step, as the app and seeing what the app sees."""
@@ -247,10 +256,11 @@ class Activation:
             "HOME": self.recipe["data"],
             **parse_environment(self.files["environment"]),
         }
+        stop(self.host.command_unit)  # what a killed run left running
         try:
             run(
                 ["/bin/sh", "-c", command],
-                unit=f"flask-{self.host.name}.command",
+                unit=self.host.command_unit,
                 user=self.recipe["user"],
                 hidden=self.hidden,
                 readable=[self.host.directory],
@@ -271,9 +281,10 @@ class Activation:
         try:
             self._refuse_lossy_server()
             with lock(self.host.root, name=self.host.name):
-                if self.host.live() != self.live:
+                if self.host.live() not in (self.live, self.release):
                     raise ActivationError("start", f"traffic went back to {self.host.live()} meanwhile, run it again")
                 self._activate(guard)
+            self.run_command("after_switch")  # without the lock, so that the watch can give the traffic back meanwhile
         except ActivationError as error:
             self.error = error
         except NotEnough as error:
@@ -295,11 +306,19 @@ class Activation:
 
     def _activate(self, guard):
         started = time.monotonic()
-        marked = {"previous": self.live, "since": time.time()}
-        if not self.back:
-            marked["replaced"] = self.live
+        if self.host.live() == self.release:  # the watch was faster: it gave the traffic back to what is wanted
+            self.seconds = 0.0
+            return
+        here = running(self.host.name).get(self.host.name, {})
+        if here.get(self.release):  # it began to stop since this was planned
+            self.release = self._choose({name for name, ending in here.items() if ending})
+        # It still runs since it had the traffic: it may have requests to answer, and be what a watch would go back to.
+        served = self.release in here and "since" in self.host.mark(self.release)
+        replaced = self.host.mark(self.back).get("replaced") if self.back else self.live
+        marked = {"previous": self.live, "replaced": replaced, "since": time.time()}
         try:
-            with guard.claim(self._memory_of_live()):
+            with guard.claim(0 if self.release in here else self._memory_of_live()):
+                self.touched = True
                 self.write()
                 self.start()
             self.run_command("before_switch")
@@ -308,15 +327,15 @@ class Activation:
         except NotEnough:
             raise
         except BaseException as error:
-            if self.host.live() != self.release:
-                reason = str(error) or type(error).__name__
-                self.host.set_mark(self.release, "failed", reason=reason, journal=getattr(error, "output", []))
+            if self.host.live() != self.release and not served:
+                if self.host.release(self.release) is not None:
+                    reason = str(error) or type(error).__name__
+                    self.host.set_mark(self.release, "failed", reason=reason, journal=getattr(error, "output", []))
                 self.host.discard(self.release)
                 self.host.prune(self.recipe["keep_releases"], self.host.protected())
             raise
         self.host.start_settling(self.release)
         self.seconds = time.monotonic() - started
-        self.run_command("after_switch")
 
     def _memory_of_live(self):
         """Bytes that the live release uses: what a second one is expected to need."""
@@ -417,7 +436,7 @@ def ending_releases():
     return {app: {name for name, ending in found.items() if ending} for app, found in running().items()}
 
 
-def _secrets(environment, settings):
+def secrets_in(environment, settings):
     """{"secrets.NAME": value} of what an environment has beside the declared ``env``."""
     return {f"secrets.{name}": value for name, value in environment.items() if f"env.{name}" not in settings}
 

@@ -359,7 +359,7 @@ class Builder:
     def remove_orphans(self, app, wanted):
         """Remove what killed runs left: directories that are no complete build, and old builds that no release uses."""
         here = App(self.root, app["name"])
-        used = {here.release(name)["build"] for name in here.releases()} | {wanted}
+        used = {release["build"] for release in here.records().values()} | {wanted}
         with os.scandir(app["paths"]["builds"]) as entries:
             found = [entry.path for entry in entries if entry.is_dir() and entry.name not in used]
         for path in found:

@@ -45,6 +45,14 @@ def children(pid):
     return found
 
 
+def _shortage(size, reserve, free):
+    needed, kept, there = (max(each, 0) // MIB for each in (size, reserve, free))
+    return (
+        f"a second release needs about {needed} MiB beside the live one, {kept} MiB are to stay free, and"
+        f" {there} MiB are available: nothing was started"
+    )
+
+
 class Guard:
     """Lets releases start side by side as long as there is memory for them.
 
@@ -53,26 +61,28 @@ class Guard:
 
     def __init__(self, reserve):
         self._reserve = reserve
-        self._claimed = 0  # by releases that start and don't use it yet
-        self._lock = threading.Lock()
+        self._claims = []  # of releases that start: how much of it they use already is not known
+        self._changed = threading.Condition()
 
     @contextlib.contextmanager
     def claim(self, size):
-        """Hold ``size`` bytes for a release while it starts.
+        """Hold ``size`` bytes for a release while it starts. Waits while others start that may leave room after all.
 
-        :raises NotEnough: they are not there
+        :param size: 0 for one that needs none beside what is there
+        :raises NotEnough: they are not there, and nobody starts
         """
-        with self._lock:
-            free = available() - self._claimed
-            if size + self._reserve > free:
-                needed, kept, there = (max(each, 0) // MIB for each in (size, self._reserve, free))
-                raise NotEnough(
-                    f"a second release needs about {needed} MiB beside the live one, {kept} MiB are to stay free, and"
-                    f" {there} MiB are available: nothing was started"
-                )
-            self._claimed += size
+        if not size:
+            yield
+            return
+        with self._changed:
+            while size + self._reserve > (free := available() - sum(self._claims)):
+                if not self._claims:
+                    raise NotEnough(_shortage(size, self._reserve, free))
+                self._changed.wait()
+            self._claims.append(size)
         try:
             yield
         finally:
-            with self._lock:
-                self._claimed -= size
+            with self._changed:
+                self._claims.remove(size)
+                self._changed.notify_all()

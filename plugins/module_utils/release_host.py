@@ -26,6 +26,7 @@ import argparse
 import contextlib
 import errno
 import fcntl
+import glob
 import http.client
 import json
 import math
@@ -39,6 +40,7 @@ import threading
 import time
 
 PROGRAM = "/usr/local/sbin/flask-app"
+BUILDS = "_builds"  # the name of the lock of all builds on this host; no app can be called so
 CACHE_ROOT = "/var/cache/flask_apps"  # of downloaded packages, a folder an app
 UNITS = "/etc/systemd/system"
 DRAIN_LIMIT = 60  # seconds; the unit's TimeoutStopSec must be longer
@@ -103,7 +105,8 @@ def lock(root, wait=60.0, name=""):
     """Hold the lock of all runs on this host, or with ``name`` the one of an app. It is the kernel's, so it ends with
     the process that holds it.
 
-    A run holds the first for as long as it works, and an app's while it changes that app. The watch over a new release
+    A run holds the first for as long as it releases, the one called ``BUILDS`` for as long as it builds, and an app's
+    while it changes that app. The watch over a new release
     needs only the latter: it can give the traffic back while a run is busy with other apps.
 
     :raises LockTimeout: another process held it for ``wait`` seconds.
@@ -156,12 +159,15 @@ def exit_status(state):
     return int(status) if status.isdigit() else None
 
 
-def journal(unit, lines=80):
+def journal(unit, lines=80, since=0.0):
     """The last lines that a unit wrote or that systemd wrote about it, without those that only underline code.
+
+    :param since: not those from before that second since 1970
 
     So many because gunicorn ends with long tracebacks of its own, behind the one that matters.
     """
-    command = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--lines={lines}", f"--unit={unit}"]
+    command = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--lines={lines}"]
+    command += [f"--since=@{int(since)}", f"--unit={unit}"]
     output = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout
     return [line for line in output.splitlines() if line.strip(" ~^")]
 
@@ -261,15 +267,17 @@ class App:
         except FileNotFoundError:
             return None
 
+    def records(self):
+        """{name: release.json} of the complete releases, oldest first."""
+        found = {}
+        with contextlib.suppress(FileNotFoundError):
+            found = {name: self.release(name) for name in os.listdir(self.releases_directory)}
+        complete = [name for name, release in found.items() if release is not None]
+        return {name: found[name] for name in sorted(complete, key=lambda name: (found[name]["created"], name))}
+
     def releases(self):
         """Names of the complete releases, oldest first."""
-        found = []
-        with contextlib.suppress(FileNotFoundError):
-            for name in os.listdir(self.releases_directory):
-                release = self.release(name)
-                if release is not None:
-                    found.append((release["created"], name))
-        return [name for created, name in sorted(found)]
+        return list(self.records())
 
     def release(self, name):
         """release.json of a release; None when there is none. It is written last, so it marks a complete release."""
@@ -285,12 +293,22 @@ class App:
     def failed(self, name):
         return self.mark(name).get("state") == "failed"
 
+    def proven(self, name):
+        """Whether a release kept the traffic for its settle time once, and has not failed since."""
+        mark = self.mark(name)
+        return mark.get("state") == "settled" or (mark.get("state") == "settling" and mark.get("proven", False))
+
     def socket_path(self, name):
         return os.readlink(os.path.join(self.releases_directory, name, "web.sock"))
 
     @property
     def target(self):
         return f"flask-{self.name}.target"
+
+    @property
+    def command_unit(self):
+        """Beginning of the names of the units that the app's commands around a switch run in."""
+        return f"flask-{self.name}.command"
 
     def unit(self, name, kind="service"):
         return f"flask-{self.name}@{name}.{kind}"
@@ -309,12 +327,14 @@ class App:
     def _install_drop_in(self, name):
         """Tell systemd what this release's unit has of its own.
 
-        It reads that when it loads the unit for the first time, without a reload (tried on systemd 252 and 257).
+        It reads that when it loads the unit for the first time, without a reload (tried on systemd 252 and 257). What
+        an older version of this collection released has nothing of its own.
         """
         path = os.path.join(self.drop_in(name), "release.conf")
-        if os.path.exists(path):
+        source = os.path.join(self.releases_directory, name, "service.conf")
+        if os.path.exists(path) or not os.path.exists(source):
             return
-        with open(os.path.join(self.releases_directory, name, "service.conf"), encoding="utf-8") as stream:
+        with open(source, encoding="utf-8") as stream:
             text = stream.read()
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         write_file(path, text)
@@ -323,7 +343,11 @@ class App:
         """Where a server that makes its own socket may do so, and only the proxy may pass."""
         release = self.release(name)
         path = os.path.dirname(self.socket_path(name))
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        parent = os.path.dirname(path)
+        for directory in (os.path.dirname(parent), parent):  # as systemd makes them for a socket, whatever the umask is
+            if not os.path.isdir(directory):
+                os.mkdir(directory)
+                os.chmod(directory, 0o755)
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
         os.chown(path, pwd.getpwnam(release["user"]).pw_uid, pwd.getpwnam(release["proxy_user"]).pw_gid)
@@ -344,7 +368,9 @@ class App:
         systemctl("reset-failed", "--", *units)  # stopping leaves a failed unit as it is
 
     def discard(self, name):
-        """End a release that never had the traffic: nobody waits for its answers, and it may be beyond ending well."""
+        """End a release that has not had the traffic since it was started: nobody waits for its answers, and it may be
+        beyond ending well.
+        """
         self.stop(name, wait=False)
         systemctl("kill", "--signal=KILL", "--", self.unit(name))
         self.stop(name)
@@ -357,8 +383,10 @@ class App:
         if state.get("ActiveState") not in ("active", "activating", "reloading") and not waiting:
             message = f"{unit} is {state.get('ActiveState', 'unknown')} ({state.get('Result', 'unknown')})"
             raise Unhealthy(message, exit_status(state), unit)
-        if state.get("NRestarts", "0") != "0" or state.get("SubState") == "auto-restart":
-            raise Unhealthy(f"{unit} exited and was started again", exit_status(state), unit)
+        if state.get("SubState") == "auto-restart":
+            raise Unhealthy(f"{unit} exited and is started again", exit_status(state), unit)
+        if state.get("NRestarts", "0") != "0":  # how it ended is not known any more
+            raise Unhealthy(f"{unit} exited and was started again", None, unit)
 
     def wait_until_healthy(self, name, health):
         """Probe a started release until it answers as it must, or can't any more. Raises Unhealthy."""
@@ -427,14 +455,18 @@ class App:
         """
         units = [self.target, f"flask-{self.name}.live.service"]
         systemctl("disable", "--quiet", "--", units[0])
-        systemctl("stop", "--", *units, f"flask-{self.name}@*", f"flask-{self.name}.settle-*")
+        transient = (f"flask-{self.name}.settle-*", f"{self.command_unit}-*")
+        systemctl("stop", "--", *units, f"flask-{self.name}@*", *transient)
         systemctl("reset-failed", "--", f"flask-{self.name}@*")
-        for name in self.releases():
-            runtime = os.path.dirname(self.socket_path(name))
-            self._remove_files(name)
-            for path in (runtime, os.path.dirname(runtime)):
-                with contextlib.suppress(OSError):  # the app's own; not that of all apps, unless this was the last one
-                    os.rmdir(path)
+        for name in os.listdir(self.releases_directory):
+            with contextlib.suppress(OSError):  # half a release may have no link to its socket
+                parent = os.path.dirname(self.socket_path(name))
+                if not self.has_socket_unit(name):
+                    parent = os.path.dirname(parent)
+                self.clear(name)
+                os.rmdir(parent)
+        for path in glob.glob(os.path.join(UNITS, f"flask-{self.name}@*.service.d")):
+            shutil.rmtree(path)
         shutil.rmtree(os.path.join(CACHE_ROOT, self.name), ignore_errors=True)
         shutil.rmtree(self.directory)
 
@@ -460,8 +492,8 @@ class App:
         """
         names = self.releases()
         for name in set(os.listdir(self.releases_directory)) - {*names, *never}:
-            self._remove_files(name)
-        good = [name for name in names if self.mark(name).get("state") == "settled"]
+            self.clear(name)
+        good = [name for name in names if self.proven(name)]
         others = [name for name in names if name not in good]
         for name in names:
             if name not in {*good[-keep:], *others[-keep:], *never}:
@@ -472,13 +504,14 @@ class App:
         build = os.path.basename(os.readlink(os.path.join(directory, "build")))
         # first what makes it a release, so that a kill in between leaves nothing that looks like one
         os.unlink(os.path.join(directory, "release.json"))
-        self._remove_files(name)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(self.marks_directory, f"{name}.json"))
+        self.clear(name)
         if build not in {self.release(other)["build"] for other in self.releases()}:
             remove_build(os.path.join(self.builds_directory, build))
 
-    def _remove_files(self, name):
+    def clear(self, name):
+        """Remove all that there is under the name of a release."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self.marks_directory, f"{name}.json"))
         shutil.rmtree(self.drop_in(name), ignore_errors=True)
         with contextlib.suppress(OSError):  # half a release may have no link to its socket yet
             if not self.has_socket_unit(name):
@@ -529,7 +562,7 @@ def settle(app, name):
         if app.live() != name:
             return
         if problem is None:
-            app.set_mark(name, "settled")
+            app.set_mark(name, "settled", proven=True)
             app.retire()
             return
         lines = journal(app.unit(name))

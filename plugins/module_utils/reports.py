@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 def failure(app, step, message, output, command="", status=None):
     """A failed app as a result's ``errors`` has it.
@@ -14,7 +16,7 @@ def failure(app, step, message, output, command="", status=None):
     :param status: its exit status or HTTP status; None when there is none
     """
     what = f" (`{command}`)" if command and command not in message else ""
-    how = f", status {status}" if status is not None and str(status) not in message else ""
+    how = f", status {status}" if status is not None and not re.search(rf"(?<![\w-]){status}(?![\w-])", message) else ""
     text = "\n".join([f"{app}: {step}: {message}{how}{what}", *(f"    {line}" for line in output)])
     return {
         "app": app,

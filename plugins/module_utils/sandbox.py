@@ -96,6 +96,7 @@ def run(
     properties += [f"BindReadOnlyPaths={path}" for path in readable]
     properties += [f"BindPaths={path}" for path in writable]
     full = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--service-type=exec"]
+    full += ["--description=A command of a Flask app"]  # not the command itself, which would get into the journal
     full += [f"--unit={unit}-{time.monotonic_ns()}"]
     full += [f"--property={each}" for each in properties]
     with tempfile.NamedTemporaryFile("w", dir="/run", prefix="flask-app-", encoding="utf-8") as stream:  # mode 0600
@@ -103,6 +104,8 @@ def run(
         stream.flush()
         # A command that systemd was told to stop, as at a shutdown, counts as a success. Only this word tells of one.
         wrapped = ["/bin/sh", "-c", f'"$@" && echo {DONE}', "sh", *command]
+        # systemd would put values of the environment into the command line, where everybody can read them
+        wrapped = [word.replace("$", "$$") for word in wrapped]
         full += [f"--property=EnvironmentFile={stream.name}", "--", *wrapped]
         started = time.monotonic()
         result = subprocess.run(full, capture_output=True, text=True, errors="replace", check=False)

@@ -130,15 +130,18 @@ class Run:
             host = App(self.settings["root"], app["name"])
             commands = {step: app[step] for step in ("before_switch", "after_switch")}
             options = {"commands": commands, "hidden": hidden, "ending": ending.get(app["name"], ())}
-            if app["name"] in self.plan["rollback_to"]:
+            if self.plan["rollback"]:
+                if app["name"] not in self.plan["rollback_to"]:
+                    continue
                 try:
                     target = activation.rollback_target(host, self.plan["rollback_to"][app["name"]])
                 except activation.ActivationError as error:
                     self.fail(app["name"], error)
                     continue
                 recipe = activation.recipe_of_release(host, target)
-                self.secrets += parse_environment(recipe["files"]["environment"]).values()
-                found.append(activation.Activation(host, recipe, back=True, **options))
+                environment = parse_environment(recipe["files"]["environment"])
+                self.secrets += activation.secrets_in(environment, recipe["settings"]).values()
+                found.append(activation.Activation(host, recipe, back=target, **options))
             elif app["name"] in self.module.params["builds"]:
                 build = self.module.params["builds"][app["name"]]
                 recipe = activation.recipe_of_plan(app, self.plan["proxy_user"], build, **self.payload[app["name"]])
@@ -164,7 +167,8 @@ class Run:
             for each in activation.unsettled(activations):
                 each.host.start_settling(each.live)
                 waiting.append(each)
-            activation.enable(activation.not_enabled([each for each in activations if each.error is None]))
+            live = [each for each in activations if each.error is None or each.seconds is not None]
+            activation.enable(activation.not_enabled(live))
         for each in waiting:
             each.await_verdict()
         for each in activations:
@@ -172,7 +176,7 @@ class Run:
                 self.fail(each.host.name, each.error)
             if each.error is None or each.seconds is not None:
                 self.report(each, each.needed or each.host.name in started, each.host.name in started)
-        self.result["changed"] = self.result["changed"] or bool(needed or tidied)
+        self.result["changed"] = self.result["changed"] or bool(tidied) or any(each.touched for each in needed)
 
     def report(self, each, changed, started=False):
         name = each.host.name

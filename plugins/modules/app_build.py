@@ -79,7 +79,13 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.builds import Builder, BuildError, build_stem
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.payload import decode
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import App, LockTimeout, lock, unused_name
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import (
+    BUILDS,
+    App,
+    LockTimeout,
+    lock,
+    unused_name,
+)
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import failure
 
 
@@ -113,7 +119,7 @@ def run(module):
     if not work:
         return result
     os.makedirs(builder.root, mode=0o755, exist_ok=True)
-    with lock(builder.root, module.params["lock_timeout"]):
+    with lock(builder.root, module.params["lock_timeout"], BUILDS):  # not the one of releases: a rollback can't wait
         builder.prepare()
         outcomes = builder.build_all(work, plan["settings"]["build_jobs"])
         for app, _url, _commit in work:

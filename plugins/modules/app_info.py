@@ -160,8 +160,8 @@ def describe(app):
 
 def describe_releases(app):
     found = []
-    for name in reversed(app.releases()):
-        release, mark = app.release(name), app.mark(name)
+    for name, release in reversed(list(app.records().items())):
+        mark = app.mark(name)
         told = {key: release.get(key) for key in ("commit", "subject", "created")}
         reason = mark.get("reason") if mark.get("state") == "failed" else None
         found.append(

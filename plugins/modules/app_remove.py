@@ -68,7 +68,13 @@ removed:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import App, LockTimeout, apps_on_host, lock
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import (
+    BUILDS,
+    App,
+    LockTimeout,
+    apps_on_host,
+    lock,
+)
 
 
 def main():
@@ -90,7 +96,8 @@ def main():
     ]
     if removed and not module.check_mode:
         try:
-            with lock(root, module.params["lock_timeout"]):
+            timeout = module.params["lock_timeout"]
+            with lock(root, timeout, BUILDS), lock(root, timeout):
                 for name in removed:
                     with lock(root, name=name):
                         App(root, name).remove()

@@ -285,6 +285,10 @@ unselected:
   returned: success
   type: list
   elements: str
+rollback:
+  description: O(rollback).
+  returned: success
+  type: bool
 rollback_to:
   description: What each app is to go back to, empty for its previous good release. Without O(rollback) it is empty.
   returned: success

@@ -236,6 +236,7 @@ class App(release_host.App):
         (directory / "service.conf").write_text(f"# of {name}\n")
         health = {**HEALTH, "settle": 5}
         release = {"stem": name, "created": created, "build": build, "keep_releases": keep, "health": health}
+        release["socket"] = "/run/flask_apps/hello/{release}.sock"
         (directory / "release.json").write_text(json.dumps(release))
         if state:
             self.set_mark(name, state, **more)

@@ -281,6 +281,7 @@ def test_activate(host, activate, systemd, stem):
     mark = host.mark(stem)
     assert (mark["state"], mark["previous"], mark["replaced"]) == ("settling", "old", "old") and mark["since"]
     assert systemd.commands == [
+        f"reset-failed flask-hello@{stem}.service",
         f"start --no-block flask-hello@{stem}.socket flask-hello@{stem}.service",
         f"stop flask-hello.settle-{stem}.service",
         f"systemd-run flask-hello.settle-{stem}.service {release_host.PROGRAM} {host.root} settle hello {stem}",
@@ -309,7 +310,7 @@ def test_a_sick_release_gets_no_traffic(host, activate, systemd, stem):
     assert (mark["state"], mark["journal"]) == ("failed", ["Traceback", "KeyError"])
     assert mark["reason"] == str(error)
     units = f"flask-hello@{stem}.service flask-hello@{stem}.socket"
-    assert systemd.commands[1:] == [
+    assert systemd.commands[2:] == [
         f"stop --no-block {units}",
         f"reset-failed {units}",
         f"kill flask-hello@{stem}.service",
@@ -419,6 +420,7 @@ def commands(monkeypatch):
             raise CommandFailed(3, ["no cache"])
 
     monkeypatch.setattr(activation, "run", run)
+    monkeypatch.setattr(activation, "stop", lambda unit: None)
     return ran
 
 
@@ -456,6 +458,23 @@ def test_a_command_that_fails_after_the_switch_is_told(host, activate, commands,
     wanted = activate(options={"commands": STEPS})
     assert outcome(wanted).step == "after_switch"
     assert host.live() == stem and host.mark(stem)["state"] == "settling" and wanted.seconds is not None
+
+
+def test_the_watch_need_not_wait_for_the_command_after_the_switch(host, activate, monkeypatch):
+    def run(command, **options):
+        with release_host.lock(host.root, wait=0, name=host.name):
+            pass
+
+    monkeypatch.setattr(activation, "run", run)
+    monkeypatch.setattr(activation, "stop", lambda unit: None)
+    assert outcome(activate(options={"commands": {"after_switch": "flask announce"}})) is None
+
+
+def test_a_command_that_a_killed_run_left_is_ended_first(host, activate, commands, monkeypatch):
+    stopped = []
+    monkeypatch.setattr(activation, "stop", stopped.append)
+    assert outcome(activate(options={"commands": {"before_switch": "flask warm-up"}})) is None
+    assert stopped == ["flask-hello.command"] and host.command_unit == commands[0][1]["unit"]
 
 
 # --- back ------------------------------------------------------------------------------------------------------------
@@ -521,8 +540,14 @@ def deployed(host, activate):
 
 
 def back(host, **options):
-    recipe = recipe_of_release(host, rollback_target(host))
-    return Activation(host, recipe, back=True, **options)
+    target = rollback_target(host)
+    return Activation(host, recipe_of_release(host, target), back=target, **options)
+
+
+def ended(host, name, systemd):
+    os.unlink(host.socket_path(name))
+    for kind in ("service", "socket"):
+        systemd.units.pop(host.unit(name, kind))
 
 
 def test_a_rollback_makes_no_release(host, deployed):
@@ -546,12 +571,86 @@ def test_a_rollback_to_what_still_drains_takes_a_twin(host, deployed):
     assert environment.read_text() == 'TOKEN="first\n"\n' and stat.S_IMODE(environment.stat().st_mode) == 0o600
 
 
-def test_a_rollback_passes_the_same_gate(host, deployed):
+def test_a_rollback_passes_the_same_gate(host, deployed, systemd):
     live = host.live()
     host.status = 500
-    os.unlink(host.socket_path(deployed))  # it was stopped
+    ended(host, deployed, systemd)
     error = outcome(back(host))
     assert error.step == "probe" and host.live() == live and host.failed(deployed)
+
+
+def test_a_rollback_that_fails_leaves_alone_what_still_runs(host, deployed, systemd, commands):
+    """The earlier release may still answer requests, and is what the watch over the live one would go back to."""
+    commands.failing = ["refuse"]
+    wanted = back(host, commands={"before_switch": "refuse"})
+    assert outcome(wanted).step == "before_switch"
+    assert systemd.state(f"flask-hello@{deployed}.service")["ActiveState"] == "active"
+    assert not host.failed(deployed) and host.live() == f"{deployed}.2"
+
+
+def test_a_release_that_begins_to_stop_meanwhile_gets_a_twin(host, deployed, systemd):
+    wanted = back(host)
+    for kind in ("service", "socket"):
+        systemd.units[host.unit(deployed, kind)] = {"ActiveState": "deactivating"}
+    assert outcome(wanted) is None
+    assert host.live() == wanted.release == f"{deployed}.3"
+
+
+def test_a_rollback_after_one_to_a_twin_goes_one_further_back(host, deployed, activate):
+    """Not forth again to what was just taken back."""
+    host.add("oldest", created=1)
+    host.set_mark(deployed, "settled", replaced="oldest")
+    bad = host.live()
+    host.set_mark(bad, "settled")
+    assert outcome(back(host, ending={deployed})) is None
+    assert host.live() not in (bad, deployed)
+    assert rollback_target(host) == "oldest"
+    host.remove_release("oldest")
+    with pytest.raises(ActivationError, match="no earlier good release"):
+        rollback_target(host)
+
+
+def test_a_rollback_that_the_watch_was_faster_with_is_done(host, deployed):
+    wanted = back(host)
+    host.set_mark(host.live(), "failed")
+    host.switch(deployed)
+    assert outcome(wanted) is None
+    assert wanted.seconds == 0 and not wanted.touched
+
+
+def test_a_rollback_to_what_runs_needs_no_memory(host, deployed, monkeypatch):
+    monkeypatch.setattr(activation, "used", lambda pid: 512 * MIB)
+    monkeypatch.setattr(memory, "available", lambda: 100 * MIB)
+    assert outcome(back(host), Guard(64 * MIB)) is None
+    assert outcome(activate_other(host), Guard(64 * MIB)).step == "start"
+
+
+def activate_other(host):
+    recipe = recipe_of_release(host, host.live())
+    return Activation(host, {**recipe, "files": {**recipe["files"], "environment": 'A="other"\n'}})
+
+
+def test_a_release_taken_up_again_keeps_its_proof(host, deployed):
+    host.set_mark(deployed, "settled", proven=True)
+    assert outcome(back(host)) is None
+    assert host.mark(deployed)["state"] == "settling" and host.proven(deployed)
+
+
+def test_what_an_older_version_made_is_no_place_to_go_back_to(app):
+    app.add("old", created=1)
+    app.add("live", created=2, live=True, replaced="old")
+    path = Path(app.releases_directory, "old", "release.json")
+    path.write_text(json.dumps({key: value for key, value in app.release("old").items() if key != "socket"}))
+    with pytest.raises(ActivationError, match="no earlier good release"):
+        rollback_target(app)
+
+
+def test_what_an_older_version_made_can_be_started(app, systemd):
+    app.add("old", live=True)
+    Path(app.releases_directory, "old", "service.conf").unlink()
+    release_host.start_live(app)
+    assert "start --no-block flask-hello@old.socket flask-hello@old.service" in systemd.commands
+    assert not os.path.exists(app.drop_in("old"))
 
 
 # --- what differs ----------------------------------------------------------------------------------------------------

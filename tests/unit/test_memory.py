@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+import threading
 
 import pytest
 from ansible_collections.flaskfleet.deploy.plugins.module_utils import memory
@@ -46,10 +47,27 @@ def test_available():
 def test_claims_of_several_releases_add_up(monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: 1000 * MIB)
     guard = Guard(100 * MIB)
+    order = []
+
+    def last():
+        with guard.claim(1 * MIB):
+            order.append("last")
+
     with contextlib.ExitStack() as running:
         running.enter_context(guard.claim(500 * MIB))
         running.enter_context(guard.claim(400 * MIB))
-        with pytest.raises(NotEnough, match="100 MiB are to stay free, and 100 MiB are available"):
-            guard.claim(1 * MIB).__enter__()
-    with guard.claim(900 * MIB):
+        waiting = threading.Thread(target=last)
+        waiting.start()  # while others start it waits: what they use already may be counted twice
+        waiting.join(0.2)
+        order.append("first")
+    waiting.join(5)
+    assert order == ["first", "last"]
+
+
+def test_nobody_waits_for_nobody(monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 1000 * MIB)
+    guard = Guard(100 * MIB)
+    with pytest.raises(NotEnough, match="100 MiB are to stay free, and 1000 MiB are available"), guard.claim(901 * MIB):
+        pass
+    with guard.claim(900 * MIB), guard.claim(0):
         pass

@@ -68,6 +68,7 @@ def test_failure():
 @pytest.mark.parametrize(
     "message, command, status, text",
     [
+        ("unit@a3-b3 exited", "unit", 3, "hello: step: unit@a3-b3 exited, status 3"),
         ("exited", "flask warm-up", 3, "hello: step: exited, status 3 (`flask warm-up`)"),
         ("exited with status 3", "flask warm-up", 3, "hello: step: exited with status 3 (`flask warm-up`)"),
         ("GET / answered 500", "GET /", 500, "hello: step: GET / answered 500"),

@@ -10,6 +10,7 @@ import time
 
 import pytest
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import (
+    PlanError,
     collect_secrets,
     host_label,
     make_plan,
@@ -435,3 +436,12 @@ def test_fifty_apps_are_planned_in_no_time():
     start = time.perf_counter()
     plan_of(*apps)
     assert time.perf_counter() - start < 0.1
+
+
+def test_settings_of_gunicorn_under_granian_are_no_mistake():
+    """Every app has a longer timeout, and one runs under another server, which has none."""
+    layers = {"flask_app_defaults": {"server": {"timeout": 60, "threads": 8}}}
+    server = app_of({"server": {"kind": "granian"}}, **layers)["server"]
+    assert (server["kind"], server["threads"]) == ("granian", 8)
+    with pytest.raises(PlanError, match="is a setting of gunicorn"):
+        app_of({"server": {"kind": "granian"}}, flask_app_overrides={"hello": {"server": {"timeout": 60}}})

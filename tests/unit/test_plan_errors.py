@@ -591,6 +591,10 @@ ROLLBACKS = {
         {"flask_app_rollback_to": {"hello": ""}, "flask_app_only": ["other"]},
         "flask_app_rollback_to: `hello` is not among the apps that `flask_app_only` restricts the run to",
     ),
+    "absent app": (
+        {"flask_app_rollback_to": {"hello": ""}, "flask_app_overrides": {"hello": {"state": "absent"}}},
+        "flask_app_rollback_to: `hello` is absent in the list, so it has no release to go back to",
+    ),
     "commit that YAML took for a number": (
         {"flask_app_rollback_to": {"hello": 12345678}},
         "`flask_app_rollback_to` must be a dictionary of names of apps to a release, to the first 4 digits of a commit "

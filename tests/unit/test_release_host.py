@@ -427,7 +427,7 @@ def test_remove_build_takes_its_stamp_first(app, monkeypatch):
         ({"ActiveState": "active", "NRestarts": "1"}, "flask-hello@one.service exited and was started again"),
         (
             {"ActiveState": "activating", "SubState": "auto-restart"},
-            "flask-hello@one.service exited and was started again",
+            "flask-hello@one.service exited and is started again",
         ),
     ],
 )
@@ -557,7 +557,7 @@ def test_wait_until_healthy_looks_at_the_process_while_a_probe_waits(app, system
     server = serve(None)
     monkeypatch.setattr(app, "socket_path", lambda name: server.path)
     started = time.monotonic()
-    with pytest.raises(Unhealthy, match="exited and was started again"):
+    with pytest.raises(Unhealthy, match="exited and is started again"):
         app.wait_until_healthy("one", HEALTH)
     assert time.monotonic() - started < 2
 

@@ -10,7 +10,12 @@ import os
 import pytest
 from ansible_collections.flaskfleet.deploy.plugins.module_utils import sandbox
 
-RUN = 'while [ "$1" != -- ]; do shift; done; shift; "$@"'
+# As systemd does with the words of a command, two dollar signs are made one (a name behind one would be replaced).
+RUN = """while [ "$1" != -- ]; do shift; done; shift; count=$#
+while [ $count -gt 0 ]; do
+    word=$(printf '%s.' "$1" | sed 's/[$][$]/$/g'); shift; set -- "$@" "${word%.}"; count=$((count-1))
+done
+"$@" """
 
 
 @pytest.fixture
@@ -45,7 +50,8 @@ def test_run(systemd_run):
     )
     assert output == "out\nit's $HOME\n"
     words = arguments.read_text().splitlines()
-    assert words[-4:] == command
+    assert words[-4:] == [word.replace("$", "$$") for word in command]
+    assert "--description=A command of a Flask app" in words
     properties = {word.removeprefix("--property=") for word in words if word.startswith("--property=")}
     (file,) = {each for each in properties if each.startswith("EnvironmentFile=")}
     own = {"User=flask-hello", "WorkingDirectory=/w1", "RuntimeMaxSec=60", "TemporaryFileSystem=/h:ro"}

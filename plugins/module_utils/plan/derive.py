@@ -75,6 +75,7 @@ def make_plan(
             {*platform.get("packages", ()), *(package for app in apps for package in app["system_packages"])}
         ),
         "declared": [app["name"] for app in declared.apps],
+        "rollback": rollback,
         "rollback_to": _rollback_targets(apps, settings["flask_app_rollback_to"]) if rollback else {},
         "hooks": settings["flask_app_hooks"],
         "unselected": [app["name"] for app in declared.apps if app["name"] not in declared.only],

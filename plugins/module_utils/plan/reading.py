@@ -71,7 +71,7 @@ def read(variables: dict[str, Any], rollback: bool = False) -> Declared:
     _check_duplicates(judge, apps)
     names = [app.values["name"] for app in apps if "name" in app.values]
     _check_selection(judge, settings["flask_app_only"], names)
-    _check_rollback(judge, settings, names, rollback)
+    _check_rollback(judge, settings, apps, rollback)
     _check_accounts(judge, settings, apps)
     _check_hooks(judge, settings)
     if judge.errors:
@@ -159,6 +159,7 @@ class _Layers:
             elif key in values or key not in given:
                 values[key] = option.filled(values.get(key, option.default))
         self._check(place, values)
+        self._check_granian(place, values, [values for _keys, values in layers])
         return _App(place, values)
 
     def _check(self, place, values):
@@ -168,20 +169,24 @@ class _Layers:
             refuse(place, f"env.{name}", "is among the secrets as well; keep one of them")
         for name in sorted(values.get("processes", {}).keys() & values.get("schedules", {}).keys()):
             refuse(place, f"processes.{name}", "is the name of a schedule as well; every unit needs its own")
-        self._check_server(place, values)
         for key in ("database", "cache"):
             if values.get(key) and not values[key]["engine"]:
                 refuse(place, f"{key}.engine", "is missing", self._options[key].options["engine"].example)
         if values.get("health_status") == []:
             refuse(place, "health_status", "must not be empty: nothing would be healthy", "health_status: [2xx, 3xx]")
 
-    def _check_server(self, place, values):
+    def _check_granian(self, place, values, layers):
+        """Refuse settings of gunicorn that are stated with granian or over it. One that lies under it is no mistake."""
         server, entrypoint = values.get("server", {}), values.get("entrypoint", "")
         if server.get("kind") != "granian":
             return
+        stated = {}
+        for layer in layers:
+            own = layer.get("server", {})
+            stated = {**({} if own.get("kind") == "granian" else stated), **own}
         options = self._options["server"].options
         for key in ("worker_class", "timeout", "max_requests"):
-            if server.get(key, options[key].default) != options[key].default:
+            if stated.get(key, options[key].default) != options[key].default:
                 problem = "is a setting of gunicorn; granian has none like it, leave it out"
                 self._judge.refuse(place, f"server.{key}", problem)
         if "(" in entrypoint and not entrypoint.endswith("()"):
@@ -241,8 +246,10 @@ def _check_selection(judge, only, names):
                 judge.unknown("flask_app_only", "", name, names)
 
 
-def _check_rollback(judge, settings, names, rollback):
+def _check_rollback(judge, settings, apps, rollback):
     name = "flask_app_rollback_to"
+    states = {app.values["name"]: app.values.get("state") for app in apps if "name" in app.values}
+    names = list(states)
     targets = settings[name]
     if targets and not rollback:
         judge.refuse("", name, "is for the playbook flaskfleet.deploy.rollback alone; leave it out")
@@ -251,6 +258,8 @@ def _check_rollback(judge, settings, names, rollback):
             judge.unknown(name, "", app, names)
         elif isinstance(settings["flask_app_only"], list) and app not in (settings["flask_app_only"] or names):
             judge.refuse(name, app, "is not among the apps that `flask_app_only` restricts the run to")
+        elif states[app] == "absent":
+            judge.refuse(name, app, "is absent in the list, so it has no release to go back to")
 
 
 def _check_hooks(judge, settings):

@@ -51,16 +51,16 @@ def test_your_own_tasks_and_commands(machine, tmp_path):
         task = {"ansible.builtin.lineinfile": lineinfile, "delegate_to": "localhost", "become": False}
         (tmp_path / f"{hook}.yml").write_text(json.dumps([{"name": f"Note {hook}", **task}]))
     changes = {
-        "env": {"GREETING": "noted"},
+        "env": {"GREETING": 'no"ted $(id)'},
         "before_switch": "flask note",
-        "after_switch": 'echo "$GREETING" >> ~/notes',
+        "after_switch": 'text=${GREETING}; echo "$text" >> ~/notes',
     }
     hooks = {hook: str(tmp_path / f"{hook}.yml") for hook in HOOKS}
     machine.deploy(**GOOD, flask_app_overrides={"good": changes}, flask_app_hooks=hooks)
     live = machine.live("good")["release"]
     expected = [f"{hook} good {live if hook == 'after_activation' else '-'}" for hook in HOOKS]
     assert notes.read_text().splitlines() == expected
-    assert machine.output("cat /var/lib/flask_apps/good/notes") == "1 noted\nnoted"
+    assert machine.output("cat /var/lib/flask_apps/good/notes") == '1 no"ted $(id)\nno"ted $(id)'
     assert machine.output("stat -c %U /var/lib/flask_apps/good/notes").strip() == "flask-good"
     machine.output("rm /var/lib/flask_apps/good/notes")
 
@@ -69,7 +69,7 @@ def test_your_own_tasks_and_commands(machine, tmp_path):
     assert result.returncode != 0
     assert "good: before_switch: exited with status 3 (`echo no cache; exit 3`)" in result.stdout
     assert "no cache\n" in result.stdout
-    assert machine.live("good")["release"] == live and machine.get("good.test")[1] == "1 noted 0"
+    assert machine.live("good")["release"] == live and machine.get("good.test")[1] == '1 no"ted $(id) 0'
 
 
 def test_too_little_memory_is_said_before_anything_is_started(machine):
