@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import stat
@@ -514,3 +515,24 @@ def test_commits_between_two(app, builder, planned, sandbox):
     sandbox.failing = "log"  # the mirror does not have one of them
     assert builder.commits(planned, "a" * 40, COMMIT) is None
     assert builder.commits(planned, "a" * 40, None) is None
+
+
+@pytest.mark.parametrize(
+    "own_user, comment, uid, refusal",
+    [
+        (True, "Runs Flask apps", 4711, ""),
+        (False, "Somebody", 4711, ""),
+        (True, "Somebody", 4711, "exists and was not made by this collection; state `user: flask-hello` to use it all"),
+        (False, "root", 0, "user: 'flask-hello' is root here"),
+        (True, None, None, "user: there is no account 'flask-hello' on this host"),
+    ],
+)
+def test_accounts_that_are_not_the_apps(monkeypatch, own_user, comment, uid, refusal):
+    accounts = {"flask-hello": type("account", (), {"pw_uid": uid, "pw_gecos": comment})} if comment else {}
+    monkeypatch.setattr(builds.pwd, "getpwnam", accounts.__getitem__)
+    app = {"name": "hello", "user": "flask-hello", "own_user": own_user}
+    if refusal:
+        with pytest.raises(builds.BuildError, match=re.escape(refusal)):
+            builds.account(app)
+    else:
+        assert builds.account(app) is accounts["flask-hello"]
