@@ -126,10 +126,12 @@ def planned(app, short_path):
 def activate(app, planned):
     """Make an Activation of the app with something changed in its plan, build, files or environment."""
 
-    def make(files=FILES, environment=None, proxy_user=USER, options=None, **changes):
+    def make(files=None, environment=None, proxy_user=USER, options=None, **changes):
         build = {key: changes.pop(key, value) for key, value in BUILD.items()}
         environment = {"GREETING": "hello"} if environment is None else environment
-        recipe = recipe_of_plan({**planned, **changes}, proxy_user, build, files, environment)
+        recipe = recipe_of_plan(
+            {**planned, **changes}, proxy_user, build, FILES if files is None else files, environment
+        )
         return Activation(app, recipe, **(options or {}))
 
     return make
