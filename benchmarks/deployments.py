@@ -94,7 +94,7 @@ class State:
 
     def body(self, size: int) -> str:
         """What ``/`` answers to a request with ``size`` bytes."""
-        source = (PROJECT / "tests" / "apps" / "moody" / self.branch / "app.py").read_text()
+        source = (PROJECT / "tests" / "apps" / "moody" / self.branch / "version.py").read_text()
         version = re.search(r'^VERSION = "(.*)"', source, re.M)[1]
         return f"{version} {self.greeting} {size}"
 

@@ -27,6 +27,13 @@ LOAD = PROJECT / "tests" / "load" / "load.py"
 MOODY = {"flask_apps": "{{ test_moody_apps }}", "flask_app_defaults": "{{ test_moody_defaults }}"}
 
 
+def head(app, branch):
+    """The commit of a branch of a test app, as the server of the test repositories says."""
+    repository = f"git://{NETWORK['test_network_gateway']}/{app}.git"
+    answer = subprocess.run(["git", "ls-remote", repository, branch], capture_output=True, text=True, check=True)
+    return answer.stdout.split()[0]
+
+
 class Machine:
     """A test host as the checks see it: ``run`` on it, ask its nginx, deploy to it alone.
 

@@ -5,25 +5,17 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
-from conftest import REPOSITORY
+from conftest import head
 
 APPS = ("hello", "hello2")
 BRANCHES = {"hello": "master", "hello2": "version2"}
 
 
-def head(branch):
-    """The commit of a branch, as the server of the test repositories says."""
-    answer = subprocess.run(["git", "ls-remote", REPOSITORY, branch], capture_output=True, text=True, check=True)
-    return answer.stdout.split()[0]
-
-
 @pytest.mark.parametrize("app", APPS)
 def test_live_release_has_the_commit_of_its_branch(machine, app):
     release = machine.live(app)
-    assert release["commit"] == head(BRANCHES[app])
+    assert release["commit"] == head("hello", BRANCHES[app])
     assert release["release"].startswith(release["commit"][:8])
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-from conftest import MOODY
+from conftest import MOODY, head
 
 GOOD = {**MOODY, "flask_app_only": ["good"]}
 
@@ -15,17 +15,18 @@ GOOD = {**MOODY, "flask_app_only": ["good"]}
 def test_diff_shows_commits_and_names_of_settings(machine):
     machine.deploy(**GOOD)
     before = machine.live("good")["release"]
+    second = head("moody", "version2")
     changes = {"version": "version2", "env": {"GREETING": "v4lue"}, "secrets": {"TOKEN": "0ther", "NEW": "0ther"}}
     for check in (["--check"], []):
         output = machine.deploy("--diff", *check, **GOOD, flask_app_overrides={"good": changes})
-        assert f"good: {before} -> ef47859b-" in output
-        assert "+ ef47859 The app moody, branch version2" in output
+        assert f"good: {before} -> {second[:8]}-" in output
+        assert f"+ {second[:7]} The app moody, branch version2" in output
         for line in ("env.GREETING added", "secrets.NEW added", "secrets.TOKEN changed"):
             assert f"  ~ {line}\n" in output
         assert not [value for value in ("v4lue", "0ther", "c4n4ry") if value in output]
         assert (machine.live("good")["release"] == before) is bool(check)
     output = machine.deploy("--diff", playbook="rollback", **GOOD)
-    assert "- ef47859 The app moody, branch version2" in output
+    assert f"- {second[:7]} The app moody, branch version2" in output
     assert "  ~ secrets.NEW removed\n" in output
 
 

@@ -16,8 +16,8 @@ import threading
 import time
 
 from flask import Flask, jsonify, request
+from version import VERSION
 
-VERSION = "2"
 STARTED = time.monotonic()
 mood, _, number = os.environ.get("MOODY", "").partition("=")
 app = Flask(__name__)
