@@ -35,5 +35,5 @@ oldest: hosts ## unit tests and a deployment on the oldest supported ansible-cor
 molecule: setup ## the molecule scenarios; SCENARIO=… for one of them
 	@scripts/test molecule
 
-benchmark: hosts ## deployments under load, 25 minutes; BENCHMARK='--deployments 4 --pairs 1' for a quick one
+benchmark: hosts ## deployments under load, half an hour; BENCHMARK='--deployments 4 --pairs 1' for a quick one
 	@benchmarks/run deployments $(BENCHMARK)

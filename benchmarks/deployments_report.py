@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Iterator
 
-OTHERS = "busy with others, %"  # the machine, while the benchmark did nothing
+OTHERS = "busy with others just before, %"  # a sample of 1 or 2 s, while the benchmark did nothing
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> list[str]:
@@ -43,7 +43,7 @@ def markdown(report: dict) -> str:
     )
     for title, host, versions in by_host(report, "versions"):
         lines.append(f"- {title}, on {host}: {', '.join(versions)}")
-    lines += ["", f"**{len(report['problems'])} problems**" if report["problems"] else "**All promises kept.**", ""]
+    lines += ["", f"**{len(report['problems'])} problems**" if report["problems"] else "**No check failed.**", ""]
     lines += [f"- {problem}" for problem in report["problems"]] + [""] * bool(report["problems"])
     return "\n".join([*lines, *deployments(report), *latency(report), *times(report), *reload(report)])
 

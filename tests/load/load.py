@@ -138,12 +138,14 @@ async def run(
     port: int = 80,
     path: str = "/",
     streams: int = 0,
+    report: Report | None = None,
 ) -> Report:
     """Load ``http://host:port/path`` at ``address`` with ``rate`` requests a second until ``stop`` is set.
 
+    report: is filled while the load runs, for who wants to look meanwhile; a new one when None
     streams: how many streams of ten seconds to keep in flight beside that, one begun after the other
     """
-    report = Report()
+    report = Report() if report is None else report
     everyone = [Client(address, port, host, path, keep=index % 2 == 0) for index in range(clients)]
     work = [run_client(client, clients / rate, stop, report) for client in everyone]
     for index in range(streams):
