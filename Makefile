@@ -29,7 +29,7 @@ unit: setup ## unit tests
 sanity: setup ## ansible-test sanity, with Python 3.9 as well where it is installed
 	@scripts/test sanity
 
-oldest: hosts ## unit tests and a deployment on the oldest supported ansible-core
+oldest: hosts ## unit tests, sanity and a deployment on the oldest supported ansible-core
 	@scripts/test oldest
 
 molecule: setup ## the molecule scenarios; SCENARIO=… for one of them
