@@ -17,7 +17,7 @@ Layout of an app's directory, see docs/architecture.md:
     marks/<release>.json       {"state": "settling" | "settled" | "failed", "previous", "replaced", "reason", "at"}
 
 In a mark, ``previous`` is what had the traffic before and gets it back when the release fails; ``replaced`` is what the
-release was deployed over, where a rollback leads.
+release was deployed over, where a rollback leads; ``proven`` is true from the first time on that it settled.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ def lock(root, wait=60.0, name=""):
     the process that holds it.
 
     A run holds the first for as long as it releases, the one called ``BUILDS`` for as long as it builds, and an app's
-    while it changes that app. The watch over a new release
-    needs only the latter: it can give the traffic back while a run is busy with other apps.
+    while it changes that app. The watch over a new release needs only the latter: it can give the traffic back while a
+    run is busy with other apps.
 
     :raises LockTimeout: another process held it for ``wait`` seconds.
     """
