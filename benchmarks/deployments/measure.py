@@ -25,15 +25,19 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass, field
+from pathlib import Path
 
-import machines
-from deployments_report import markdown
-from machines import PROJECT, CommandFailed, Machine, PlaybookRun
+from report import markdown
 
-sys.path.insert(0, str(PROJECT / "tests" / "load"))
+HERE = Path(__file__).resolve().parent
+PROJECT = HERE.parents[1]
+sys.path[:0] = [str(PROJECT / "tests" / folder) for folder in ("lab", "load")]
 import load  # noqa: E402
+import machines  # noqa: E402
+from machines import CommandFailed, Lab, Machine, PlaybookRun  # noqa: E402
 
 REPORTS = PROJECT / ".cache" / "reports"
+LAB = Lab(HERE / "inventory", PROJECT / ".cache" / "benchmarks")
 RATE = 400  # requests a second aimed at: clients that wait for an answer lose some
 LEAST_RATE = 300  # requests a second that must be reached, else the load shows nothing
 CLIENTS = 16
@@ -109,13 +113,13 @@ async def deploy(kind: Kind, state: State, limit: str = "", rebuild: bool = Fals
     """
     app = {"name": kind.name, "domain": kind.domain, "aliases": list(aliases), "version": state.branch}
     app |= {"env": {"GREETING": state.greeting}, "secrets": {"TOKEN": state.token}, "server": kind.server}
-    return await machines.playbook("flaskfleet.deploy.site", limit, flask_apps=[app], flask_app_rebuild=rebuild)
+    return await LAB.playbook("flaskfleet.deploy.site", limit, flask_apps=[app], flask_app_rebuild=rebuild)
 
 
 async def roll_back(kind: Kind) -> PlaybookRun:
     """Run the rollback playbook. It needs the app's entry in the list, and nothing that differs between releases."""
     app = {"name": kind.name, "domain": kind.domain}
-    return await machines.playbook("flaskfleet.deploy.rollback", flask_apps=[app])
+    return await LAB.playbook("flaskfleet.deploy.rollback", flask_apps=[app])
 
 
 def activations(run: PlaybookRun, kind: Kind) -> dict[str, dict]:
@@ -446,8 +450,8 @@ async def campaign(options: argparse.Namespace) -> dict:
     }
     say("Test hosts: " + "; ".join(report["kind_of_hosts"]))
     try:
-        await machines.destroy()
-        hosts = await machines.create()
+        await LAB.destroy()
+        hosts = await LAB.create()
         for kind in KINDS:
             if kind.name not in options.kinds:
                 continue
@@ -469,7 +473,7 @@ async def campaign(options: argparse.Namespace) -> dict:
             write(report)  # each time, so that a run which is stopped leaves what it has seen
     finally:
         if not options.keep:
-            await machines.destroy()
+            await LAB.destroy()
     return report
 
 
