@@ -1,0 +1,136 @@
+# Copyright: (c) 2026, flaskfleet.deploy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Two at once: one waits, or says that another works here; what serves is never a mixture.
+
+The first is halted at a step, the second is started, and after a while the first goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from report import Part
+from victims import WATCHED, Outcome, Run, State, Victim, Watch, lost
+
+HEAD_START = 15.0  # seconds: longer than a run takes that nobody holds up
+EXCUSES = ("another run", "meanwhile", "run it again", "traffic went back")
+SICK = {"env": {"GREETING": "sick", "MOODY": "sick=2"}, "settle": 4}
+
+
+class Races:
+    """The rounds of one host.
+
+    :ivar state: what is deployed
+    """
+
+    def __init__(self, victim: Victim, seed: str, part: Part) -> None:
+        self.victim = victim
+        self.random = random.Random(f"{seed} races {victim.name}")
+        self.part = part
+        self.state = State()
+        self.number = 0
+        self.steps: dict[str, list[dict]] = {}
+
+    async def prepare(self) -> None:
+        """Deploy, and record the steps of a deployment and of a watch that gives the traffic back."""
+        await self.victim.settled(self.state)
+        for name, deploy in (("deploy", self._deploy), ("returned", self._deploy_sick)):
+            await self.victim.arm(record=True)
+            await deploy()
+            await self.victim.leftovers()
+            self.steps[name] = await self.victim.steps()
+        await self.victim.settled(self._next())
+
+    def _next(self) -> State:
+        self.number += 1
+        self.state = self.state.changed(greeting=f"r{self.number}")
+        return self.state
+
+    async def _deploy(self) -> Outcome:
+        return await self.victim.run("site", self._next())
+
+    async def _start_sick(self) -> Run:
+        """Start a deployment of moody whose release falls ill while it settles."""
+        apps = self.state.variables(self.victim.gateway)["flask_apps"]
+        sick = {**apps[0], **SICK}
+        return await self.victim.start("site", self.state, flask_apps=[sick, *apps[1:]], flask_app_only=["moody"])
+
+    async def _deploy_sick(self) -> Outcome:
+        return await (await self._start_sick()).end()
+
+    async def runs(self) -> None:
+        """Two deployments; the first is halted while it holds the lock of all runs."""
+        await self._two_runs("site")
+
+    async def rollback(self) -> None:
+        """A deployment and a rollback."""
+        await self._two_runs("rollback", flask_app_rollback_to=dict.fromkeys(WATCHED, ""))
+
+    async def _two_runs(self, playbook: str, **variables: object) -> None:
+        victim, before = self.victim, self.state
+        places = [each for each in self.steps["deploy"] if each["program"] == "app_activate"]
+        place = self.random.choice(places[len(places) // 10 :])  # behind the first ones it holds the lock
+        problems = []
+        async with victim.watched() as watches:
+            first_state = self._next()
+            await victim.arm(**place, blow="halt")
+            first = await victim.start("site", first_state)
+            note = await victim.halted(first)
+            second_state = self._next() if playbook == "site" else first_state
+            second = await victim.start(playbook, second_state, **variables)
+            second_end = asyncio.ensure_future(second.end())
+            if note:
+                done, _pending = await asyncio.wait([second_end], timeout=HEAD_START)
+                if done and "Switch traffic to the releases" in done.pop().result().changed:
+                    problems.append("the second run released while the first one did")
+                await victim.resume(note)
+            outcomes = [await first.end(), await second_end]
+            problems += self._judge(outcomes)
+            allowed = (before, first_state, second_state)
+            problems += [found for app in WATCHED if (found := await victim.serves(app, *allowed))]
+            problems += await victim.finish(second_state)
+        problems += self._strange(watches, allowed)
+        label = f"a deployment at {place['what']}, and a {'rollback' if variables else 'deployment'}"
+        self.part.add(victim.name, label, problems, struck="race" if note else "", watches=watches)
+
+    async def settle(self, at_lock: bool = False) -> None:
+        """A watch that is about to give the traffic back, and a deployment.
+
+        at_lock: halt it right before it takes the lock, not anywhere behind that
+        """
+        victim, before = self.victim, self.state
+        steps = [each for each in self.steps["returned"] if each["program"] == "flask-app settle"]
+        earliest = next(number for number, each in enumerate(steps) if each["what"].endswith(".lock"))
+        place = steps[earliest] if at_lock else self.random.choice(steps[earliest:])
+        problems = []
+        async with victim.watched() as watches:
+            await victim.arm(**place, blow="halt")
+            first = await self._start_sick()
+            note = await victim.halted(first)
+            after = self._next()
+            second = asyncio.ensure_future(victim.run("site", after))
+            if note:
+                await asyncio.wait([second], timeout=HEAD_START)
+                await victim.resume(note)
+            outcomes = [await first.end(), await second]
+            problems += self._judge(outcomes[1:])
+            if outcomes[1].status == 0:
+                problems += [found for app in WATCHED if (found := await victim.serves(app, after))]
+            problems += await victim.finish(after)
+        problems += self._strange(watches, (before, after, State(before.branch, "sick")))
+        label = f"a watch at {place['what']}, and a deployment"
+        self.part.add(victim.name, label, problems, struck="race" if note else "", watches=watches)
+
+    def _judge(self, outcomes: list[Outcome]) -> list[str]:
+        """A run may fail, but must say that another one worked here."""
+        bad = [each for each in outcomes if each.status and not any(word in each.messages for word in EXCUSES)]
+        return [f"a run failed: {each.messages[-1000:]}" for each in bad]
+
+    @staticmethod
+    def _strange(watches: list[Watch], allowed: tuple[State, ...]) -> list[str]:
+        """Requests that failed, or were answered by what nobody deployed."""
+        known = set().union(*(state.bodies for state in allowed))
+        found = [(each.app, set(each.report.bodies) - known) for each in watches]
+        return lost(watches) + [f"{app} answered {bodies}" for app, bodies in found if bodies]
