@@ -82,6 +82,11 @@ class Machine:
         command = self.deploy_command(*arguments, **variables)
         return subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
 
+    def begin(self, *arguments, **variables):
+        """Start a playbook; returns the subprocess.Popen, with its output as text."""
+        command = self.deploy_command(*arguments, **variables)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+
     def deploy(self, *arguments, **variables):
         """Run a playbook, the site when not said; returns its output. The test fails if it fails or is deprecated."""
         result = self.attempt(*arguments, **variables)
@@ -119,7 +124,7 @@ def inventory():
     return json.loads(result.stdout)["_meta"]["hostvars"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def machine(host, inventory):
     # testinfra talks to the container directly: each command through Ansible would take a second
     name = host.backend.name.rpartition("-")[2]

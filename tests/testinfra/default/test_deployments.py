@@ -90,5 +90,5 @@ def test_cost_does_not_depend_on_the_number_of_apps(machine):
     one, all_ten = cost(ten[:1]), cost(ten)
     assert one == all_ten
     assert one["changed"] == 0
-    # facts; nginx: packages, sites, service, list; apps: packages, units, builds, releases
+    # facts; nginx: packages, look, sites, service; apps: packages, units, builds, releases
     assert one["executions"] <= 9

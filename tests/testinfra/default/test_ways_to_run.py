@@ -104,7 +104,7 @@ def test_each_part_runs_alone(machine, tag):
 def test_a_run_may_start_at_any_task_behind_the_plan(machine):
     """Every second task on each host; of nginx_site's only that role runs on: flask_app makes its own plan.
 
-    Behind the builds there is nothing to release, which the failure says.
+    Behind the look at nginx no site can be written, behind the builds nothing released, which the failure says.
     """
     lines = run(machine, "--list-tasks")[1].splitlines()
     tasks = [
@@ -114,13 +114,20 @@ def test_a_run_may_start_at_any_task_behind_the_plan(machine):
     behind = [task for task in tasks[nginx + 1 : apps] if task[0] == "nginx_site"] + tasks[apps + 1 :]
     built = behind.index(("flask_app", "Build the apps"))
     assert behind[0] == ("nginx_site", "Install nginx") and behind[-1] == ("flask_app", "Fail when an app has failed")
+    nginx_site = [task for role, task in behind if role == "nginx_site"]
+    unseen = nginx_site[
+        nginx_site.index("Look at the nginx that is there") + 1 : nginx_site.index("Write the sites") + 1
+    ]
+    assert unseen[0] == "Fail when another process has a port of the sites"
     for role, task in behind[machine.debian :: 2]:
         rest = ["--tags", "packages,sites"] if role == "nginx_site" else []
         status, output = run(machine, "--start-at-task", f"flaskfleet.deploy.{role} : {task}", *rest)
         assert "\nTASK [flaskfleet.deploy." in output, output
-        if (role, task) in behind[built + 1 :]:
+        lacks = "Build the apps" if (role, task) in behind[built + 1 :] else ""
+        lacks = "Look at the nginx that is there" if role == "nginx_site" and task in unseen else lacks
+        if lacks:
             assert status != 0, output
-            assert 'Start at the task "Build the apps" or an earlier one.' in " ".join(output.split())
+            assert f'Start at the task "{lacks}" or an earlier one.' in " ".join(output.split())
         else:
             assert status == 0, f"{task}: {output}"
             assert changed(output) == 0

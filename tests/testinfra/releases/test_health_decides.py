@@ -76,8 +76,8 @@ def test_traffic_goes_back_by_itself(machine):
         assert re.search(f"{app}: settle: .*{problem}.*; traffic went back to {before[app]}", result.stdout)
     # a release whose health path is sick still answers everything else
     assert sick["failed"] == 0, sick
-    # of one that dies, what was in flight fails: a request of each client at most, and all in one moment
-    assert crash["failed"] <= 16 and crash["seconds_away"] < 2, crash
+    # of one that dies, what was in flight fails: a request of each client at most
+    assert crash["failed"] <= 16, crash
 
 
 def test_traffic_goes_back_though_the_run_was_killed(machine):

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Deployments of every kind under load, of apps under every server: no request fails, no stream is cut.
 
-The full campaign, with figures, is benchmarks/deployments.py.
+The full campaign, with figures, is benchmarks/deployments.
 """
 
 from __future__ import annotations

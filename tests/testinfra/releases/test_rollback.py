@@ -35,8 +35,7 @@ def test_there_and_back_and_there(machine):
     with machine.under_load("good") as report:
         output = machine.deploy(playbook="rollback", **GOOD)
     assert report["failed"] == 0, report
-    seconds = re.search(rf"good: {second[0]} -> {first[0].split('.')[0]}\S* in ([0-9.]+) s", output)
-    assert float(seconds[1]) < 3
+    assert re.search(rf"good: {second[0]} -> {first[0].split('.')[0]}\S* in [0-9.]+ s", output)
     back = deployed(machine)
     assert back[0].split(".")[0] == first[0].split(".")[0]
     assert back[1:] == first[1:]

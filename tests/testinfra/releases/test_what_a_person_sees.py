@@ -68,7 +68,7 @@ def test_your_own_tasks_and_commands(machine, tmp_path):
     changes.update(env={"GREETING": "refused"}, before_switch="echo no cache; exit 3")
     result = machine.attempt(**GOOD, flask_app_overrides={"good": changes})
     assert result.returncode != 0
-    assert "good: before_switch: exited with status 3 (`echo no cache; exit 3`)" in result.stdout
+    assert "good: before_switch: `echo no cache; exit 3` exited with status 3" in result.stdout
     assert "no cache\n" in result.stdout
     assert machine.live("good")["release"] == live and machine.get("good.test")[1] == '1 no"ted $(id) 0'
 

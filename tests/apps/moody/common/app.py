@@ -9,14 +9,22 @@ MOODY is one of:
     sick=N      its health path answers 500 from N seconds after the start on
 """
 
+import hashlib
+import json
 import os
 import pathlib
+import pwd
+import re
 import signal
+import sys
 import threading
 import time
 
+from dotenv import load_dotenv
 from flask import Flask, jsonify, request
 from version import VERSION
+
+load_dotenv(".flaskenv")  # which turns debugging on, as that of many a repository does
 
 STARTED = time.monotonic()
 mood, _, number = os.environ.get("MOODY", "").partition("=")
@@ -68,8 +76,47 @@ def stream():
 
 @app.route("/secret")
 def secret():
-    """Whether the secret is the one that was sent; never the secret itself."""
-    return jsonify(same=request.args.get("value") == os.environ.get("TOKEN"))
+    """Whether the secret is the one that was sent, never the secret itself; and which release says so."""
+    release = f"{VERSION} {os.environ.get('GREETING', '')}"
+    return jsonify(same=request.args.get("value") == os.environ.get("TOKEN"), release=release)
+
+
+@app.route("/built")
+def built():
+    """What the build command left."""
+    return pathlib.Path("built.json").read_text()
+
+
+def seen():
+    """What a command of this app sees."""
+    return {
+        "version": VERSION,
+        "greeting": os.environ.get("GREETING"),
+        "token": hashlib.sha256(os.environ.get("TOKEN", "").encode()).hexdigest(),
+        "debug": app.debug,
+        "directory": os.getcwd(),
+        "user": pwd.getpwuid(os.getuid()).pw_name,
+        "terminal": sys.stdin.isatty(),
+        "interfaces": re.findall(r"(\w+):", pathlib.Path("/proc/self/net/dev").read_text()),
+        "apps": os.listdir("/opt/flask_apps"),
+    }
+
+
+@app.route("/seen")
+def seen_by_web():
+    return jsonify(seen())
+
+
+@app.cli.command("build")
+def build():
+    """Make a file that is part of the build, of what a build command sees."""
+    pathlib.Path("built.json").write_text(json.dumps(seen()))
+
+
+@app.cli.command("tell")
+def tell():
+    """Print what a command sees."""
+    print(json.dumps(seen()))
 
 
 @app.cli.command("note")

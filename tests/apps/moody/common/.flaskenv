@@ -1,0 +1,2 @@
+# For developers; in production it must not have its way.
+FLASK_DEBUG=1
