@@ -10,6 +10,7 @@ from ansible.plugins.action import ActionBase
 from ..module_utils.payload import encode
 from ..module_utils.plan import PlanError, collect_secrets
 from ..module_utils.plan.variables import plain_variables
+from ..plugin_utils.heartbeat import heartbeat
 from ..plugin_utils.templates import Renderer, TemplateError
 
 
@@ -30,11 +31,12 @@ class ActionModule(ActionBase):
                 raise AnsibleActionFail("\n".join(error.errors)) from None
             except TemplateError as error:
                 raise AnsibleActionFail(str(error)) from None
-        return self._execute_module(
-            module_name="flaskfleet.deploy.app_activate",
-            module_args={**self._task.args, "payload": encode(payload)},
-            task_vars=task_vars,
-        )
+        with heartbeat(self._display, f"{task_vars['inventory_hostname']}: still releasing"):
+            return self._execute_module(
+                module_name="flaskfleet.deploy.app_activate",
+                module_args={**self._task.args, "payload": encode(payload)},
+                task_vars=task_vars,
+            )
 
     def _rendered(self, plan, task_vars):
         variables = plain_variables(self._templar, self._loader, task_vars)
@@ -44,7 +46,7 @@ class ActionModule(ActionBase):
         for app in plan["apps"]:
             name = str(app["name"])
             files = {
-                str(file): renderer.render(template, {"app": app, "plan": plan})
+                str(file): renderer.render(template, {"app": app, "plan": plan, "process": file.partition(".")[0]})
                 for file, template in app["release_files"].items()
             }
             apps[name] = {"files": files, "environment": {**app["env"], **secrets[name]["secrets"]}}

@@ -10,6 +10,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ..module_utils.file_set import OPTIONS, FileSetError, encodable, pack, parse_files
+from ..module_utils.plan import PlanError, collect_certificates, plain_variables
 from ..plugin_utils.templates import Renderer, TemplateError
 
 # The files are judged by parse_files: the usual validation would put their values into its messages.
@@ -24,14 +25,29 @@ class ActionModule(ActionBase):
         options = self.validate_argument_spec(ARGUMENT_SPEC)[1]
         try:
             wanted = parse_files(options["files"], options["subjects"])
-            payload = pack(self._rendered(wanted, options, task_vars))
-        except FileSetError as error:
+            payload = pack(self._provided(self._rendered(wanted, options, task_vars), task_vars))
+        except (FileSetError, PlanError) as error:
             raise AnsibleActionFail(str(error)) from None
         return self._execute_module(
             module_name="flaskfleet.deploy.file_set",
             module_args={**self._task.args, "files": [], "items": [], "payload": payload},
             task_vars=task_vars,
         )
+
+    def _provided(self, wanted, task_vars):
+        """The list ``wanted`` with the certificates that people provide. Their keys are in no task's arguments.
+
+        :raises PlanError: the variables that declare them are wrong
+        """
+        if not any(item.certificate.get("mode") == "provided" for item in wanted):
+            return wanted
+        provided = collect_certificates(plain_variables(self._templar, self._loader, task_vars))
+        return [
+            replace(item, content=provided[item.subject], certificate={})
+            if item.certificate.get("mode") == "provided"
+            else item
+            for item in wanted
+        ]
 
     def _rendered(self, wanted, options, task_vars):
         """The list ``wanted`` with every template rendered into its content.

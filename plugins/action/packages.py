@@ -19,8 +19,15 @@ class ActionModule(ActionBase):
             return found
         if self._task.check_mode:
             return {**found, "changed": True}
+        result = {}
+        for names in (found["missing_sources"], found["missing"]):
+            if names and not result.get("failed"):
+                result = self._install(names, task_vars)
+        return {**result, "missing": found["missing"]}
+
+    def _install(self, names, task_vars):
         task = self._task.copy()
-        task.args = {"name": found["missing"], "state": "present", "update_cache": True}
+        task.args = {"name": names, "state": "present", "update_cache": True}
         package = self._shared_loader_obj.action_loader.get(
             "ansible.builtin.package",
             task=task,
@@ -30,4 +37,4 @@ class ActionModule(ActionBase):
             templar=self._templar,
             shared_loader_obj=self._shared_loader_obj,
         )
-        return {**package.run(task_vars=task_vars), "missing": found["missing"]}
+        return package.run(task_vars=task_vars)

@@ -20,48 +20,36 @@ import time
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.configuration import changed_settings, settings_of
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.memory import NotEnough, used
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import (
+    SHOWN_LINES,
+    CommandFailed,
     LockTimeout,
     Unhealthy,
     fsync_directory,
     journal,
     lock,
-    running,
+    read_text,
+    running_web,
     systemctl,
+    time_after,
     unit_states,
     unused_name,
     write_file,
 )
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import (
-    CommandFailed,
     parse_environment,
     render_environment,
-    run,
     stop,
 )
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.step_error import StepError
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.upkeep import PRIVATE
 
-WANTS = "/etc/systemd/system/multi-user.target.wants"
 VERDICT_GRACE = 30  # seconds beyond the settle time after which the watch itself is taken for dead
-COMMAND_LIMIT = 600  # seconds that a command around the switch may take
 # The first version of gunicorn that loses no request when it replaces a worker that keeps connections alive.
 LOSSLESS_GUNICORN = 27
-PRIVATE = ("environment", "release.json")  # files of a release that only root may read
 
 
-class ActivationError(Exception):
-    """A release did not get the traffic, or did not keep it.
-
-    :ivar step: what was being done: ``choose``, ``start``, ``probe``, ``settle`` …
-    :ivar output: last lines that its service or the failing command wrote
-    :ivar command: what failed: a command, a request or a unit; empty when it is none of them
-    :ivar status: the exit status or HTTP status; None when there is none
-    """
-
-    def __init__(self, step, message, output=(), command="", status=None):
-        super().__init__(message)
-        self.step = step
-        self.output = list(output)
-        self.command = command
-        self.status = status
+class ActivationError(StepError):
+    """A release did not get the traffic, or did not keep it. Steps: ``choose``, ``start``, ``probe``, ``settle`` …"""
 
 
 def recipe_of_plan(app, proxy_user, build, files, environment):
@@ -88,6 +76,8 @@ def recipe_of_plan(app, proxy_user, build, files, environment):
         "path": app["path"],
         "data": app["paths"]["data"],
         "socket": app["socket"],
+        "processes": app["processes"],
+        "jobs": app["jobs"],
         "settings": settings_of(app),
         "files": {**files, "environment": render_environment(environment)},
     }
@@ -101,7 +91,7 @@ def recipe_of_release(host, name):
     for file in os.listdir(directory):
         path = os.path.join(directory, file)
         if file != "release.json" and os.path.isfile(path) and not os.path.islink(path):
-            files[file] = _text(path)
+            files[file] = read_text(path)
     return {**recipe, "files": files}
 
 
@@ -147,8 +137,10 @@ class Activation:
 
     :param host: the App
     :param recipe: what the wanted release is made of, see recipe_of_plan
-    :param commands: {"before_switch": command, "after_switch": command}, each may be missing or empty
-    :param hidden: directories that these commands may not see but for the app's own parts
+    :param commands: {"release_commands": list, "before_switch": command, "after_switch": command}, each may be missing
+        or empty
+    :param limit: seconds that each of these commands may take
+    :param leader: the host that runs the release commands when it is not this one
     :param ending: names of releases that are about to stop, which can't be started again until they have
     :param back: the earlier release that this goes back to, whose recipe it is; empty for a deployment
     :ivar live: the release that had the traffic when this began
@@ -156,20 +148,23 @@ class Activation:
     :ivar seconds: from the first step to the switch; None without one
     :ivar error: the ActivationError that it ended with
     :ivar touched: whether anything on the host may have changed
+    :ivar pending: the release commands that the wanted release has not been through
     """
 
-    def __init__(self, host, recipe, commands=None, hidden=(), ending=(), back=""):
+    def __init__(self, host, recipe, commands=None, limit=600, leader="", ending=(), back=""):
         self.host = host
         self.recipe = recipe
         self.files = recipe["files"]
         self.commands = commands or {}
-        self.hidden = list(hidden)
+        self.limit = limit
+        self.leader = leader
         self.back = back
         self.live = host.live()
         self.release = self._choose(ending)
         self.seconds = None
         self.error = None
         self.touched = False
+        self.pending = self._pending()
 
     def _choose(self, ending):
         """The release this run wants live: one that is there already and just the same, else a new name."""
@@ -188,7 +183,18 @@ class Activation:
         if release["build"] != self.recipe["build"]:
             return False
         directory = os.path.join(self.host.releases_directory, name)
-        return all(_text(os.path.join(directory, file)) == text for file, text in self.files.items())
+        if not all(os.path.lexists(os.path.join(directory, link)) for link in ("build", "web.sock")):
+            return False  # somebody removed them
+        return all(read_text(os.path.join(directory, file)) == text for file, text in self.files.items())
+
+    def _pending(self):
+        """Release commands to be run: none for what is the same as a good release that had the traffic."""
+        for name, release in self.host.records().items():
+            served = "since" in self.host.mark(name) and not self.host.failed(name)
+            if served and release["stem"] == self.recipe["stem"] and self._same(name, release):
+                return []
+        done = self.host.mark(self.release).get("release_commands", 0)
+        return list(self.commands.get("release_commands", ()))[done:]
 
     @property
     def needed(self):
@@ -202,7 +208,7 @@ class Activation:
         now, old = self.recipe["settings"], before.get("settings", {})
         environment = parse_environment(self.files["environment"])
         directory = os.path.join(self.host.releases_directory, self.live)
-        old_environment = parse_environment(_text(os.path.join(directory, "environment")) or "")
+        old_environment = parse_environment(read_text(os.path.join(directory, "environment")) or "")
         return changed_settings({**old, **secrets_in(old_environment, old)}, {**now, **secrets_in(environment, now)})
 
     # --- steps ---
@@ -222,7 +228,8 @@ class Activation:
         os.symlink(recipe["socket"].format(release=self.release), os.path.join(directory, "web.sock"))
         contents = {key: value for key, value in recipe.items() if key != "files"}
         contents["release"] = self.release
-        contents.setdefault("created", time.time())  # a twin is as old as what it is a twin of
+        if "created" not in contents:  # a twin is as old as what it is a twin of
+            contents["created"] = time_after(each["created"] for each in self.host.records().values())
         for name, text in {**self.files, "release.json": json.dumps(contents, indent=2) + "\n"}.items():
             write_file(os.path.join(directory, name), text, mode=0o600 if name in PRIVATE else 0o644)
         fsync_directory(self.host.releases_directory)
@@ -245,46 +252,58 @@ class Activation:
             lines = journal(unit, since=started)
             raise ActivationError("probe", str(problem), lines, problem.command, problem.status) from problem
 
-    def run_command(self, step):
-        """Run the app's command of this step, as the app and seeing what the app sees."""
-        command = self.commands.get(step)
-        if not command:
-            return
-        here = os.path.join(self.host.releases_directory, self.release, "build")
-        variables = {
-            "PATH": f"{here}/.venv/bin:/usr/local/bin:/usr/bin:/bin",
-            "HOME": self.recipe["data"],
-            **parse_environment(self.files["environment"]),
-        }
+    def run_command(self, step, command):
+        """Run a command of the app as a process of the wanted release."""
         stop(self.host.command_unit)  # what a killed run left running
         try:
-            run(
-                ["/bin/sh", "-c", command],
-                unit=self.host.command_unit,
-                user=self.recipe["user"],
-                hidden=self.hidden,
-                readable=[self.host.directory],
-                writable=[self.recipe["data"]],
-                environment=variables,
-                directory=os.path.join(here, self.recipe["path"]),
-                limit=COMMAND_LIMIT,
-            )
+            self.host.run(self.release, command, self.limit)
         except CommandFailed as error:
-            message = f"exited with status {error.status}"
-            raise ActivationError(step, message, error.output, command, error.status) from error
+            raise ActivationError(step, f"`{command}` {error}", error.output, command, error.status) from error
+
+    def run_release_commands(self, guard):
+        """Run what the release has not been through, and write down how far it is: a killed run is taken up there.
+
+        Without the app's lock, so that the watch over the live release can give the traffic back meanwhile.
+        """
+        with self._app_locked():
+            self.touched = True
+            self.write()
+        done = len(self.commands["release_commands"]) - len(self.pending)
+        try:
+            with guard.claim(self._memory_of_live()):
+                for number, command in enumerate(self.pending, done + 1):
+                    self.run_command("release command", command)
+                    self.host.note(self.release, release_commands=number)
+        except NotEnough:
+            raise
+        except BaseException as error:
+            with lock(self.host.root, name=self.host.name):
+                self._give_up(error)
+            raise
+
+    @contextlib.contextmanager
+    def _app_locked(self):
+        """The app's lock, and its live release still the one that this was planned from."""
+        with lock(self.host.root, name=self.host.name):
+            if self.host.live() not in (self.live, self.release):
+                raise ActivationError("start", f"traffic went back to {self.host.live()} meanwhile, run it again")
+            yield
 
     def activate(self, guard):
         """From nothing to the traffic. The caller holds the lock of all runs, and awaits the verdict of the watch.
 
         :param guard: the memory.Guard of this run
         """
+        started = time.monotonic()
         try:
             self._refuse_lossy_server()
-            with lock(self.host.root, name=self.host.name):
-                if self.host.live() not in (self.live, self.release):
-                    raise ActivationError("start", f"traffic went back to {self.host.live()} meanwhile, run it again")
-                self._activate(guard)
-            self.run_command("after_switch")  # without the lock, so that the watch can give the traffic back meanwhile
+            if self.pending and not self.leader:
+                self.run_release_commands(guard)
+            with self._app_locked():
+                self._activate(guard, started)
+            # without the lock, so that the watch can give the traffic back meanwhile
+            if self.commands.get("after_switch"):
+                self.run_command("after_switch", self.commands["after_switch"])
         except ActivationError as error:
             self.error = error
         except NotEnough as error:
@@ -297,19 +316,18 @@ class Activation:
         if self.recipe["server"] != "gunicorn" or not self.recipe["max_requests"]:
             return
         build = os.path.join(self.host.builds_directory, self.recipe["build"])
-        found = re.search(r"^gunicorn==(\d+)", _text(os.path.join(build, ".venv", "requirements.lock")) or "", re.M)
+        found = re.search(r"^gunicorn==(\d+)", read_text(os.path.join(build, ".venv", "requirements.lock")) or "", re.M)
         if found and int(found[1]) < LOSSLESS_GUNICORN:
             message = (
                 f"server.max_requests must be 0: this app brings gunicorn {found[1]}, which loses requests when it"
             )
             raise ActivationError("write", f"{message} replaces a worker; {LOSSLESS_GUNICORN} does not")
 
-    def _activate(self, guard):
-        started = time.monotonic()
+    def _activate(self, guard, started):
         if self.host.live() == self.release:  # the watch was faster: it gave the traffic back to what is wanted
             self.seconds = 0.0
             return
-        here = running(self.host.name).get(self.host.name, {})
+        here = running_web(self.host.name).get(self.host.name, {})
         if here.get(self.release):  # it began to stop since this was planned
             self.release = self._choose({name for name, ending in here.items() if ending})
         # It still runs since it had the traffic: it may have requests to answer, and be what a watch would go back to.
@@ -321,21 +339,27 @@ class Activation:
                 self.touched = True
                 self.write()
                 self.start()
-            self.run_command("before_switch")
+            if self.commands.get("before_switch"):
+                self.run_command("before_switch", self.commands["before_switch"])
             self.host.set_mark(self.release, "settling", **marked)
             self.host.switch(self.release)
         except NotEnough:
             raise
         except BaseException as error:
             if self.host.live() != self.release and not served:
-                if self.host.release(self.release) is not None:
-                    reason = str(error) or type(error).__name__
-                    self.host.set_mark(self.release, "failed", reason=reason, journal=getattr(error, "output", []))
-                self.host.discard(self.release)
-                self.host.prune(self.recipe["keep_releases"], self.host.protected())
+                self._give_up(error)
             raise
         self.host.start_settling(self.release)
         self.seconds = time.monotonic() - started
+
+    def _give_up(self, error):
+        """Mark the release as failed for this reason, and end what runs of it."""
+        if self.host.release(self.release) is not None:
+            told = {key: getattr(error, key, None) for key in ("step", "command", "status")}
+            told.update(reason=str(error) or type(error).__name__, journal=getattr(error, "output", []))
+            self.host.set_mark(self.release, "failed", **told)
+        self.host.discard(self.release)
+        self.host.prune(self.recipe["keep_releases"], self.host.protected())
 
     def _memory_of_live(self):
         """Bytes that the live release uses: what a second one is expected to need."""
@@ -355,7 +379,8 @@ class Activation:
             self.error = ActivationError("settle", str(error))
 
     def _await_verdict(self):
-        deadline = time.monotonic() + self.recipe["health"]["settle"] + VERDICT_GRACE
+        # the watch lets the processes of the release before end their jobs
+        deadline = time.monotonic() + self.recipe["health"]["settle"] + self.host.patience() + VERDICT_GRACE
         while time.monotonic() < deadline:
             lost = self.host.live() != self.release
             # the watch gives the traffic back first and writes down why then, under the lock
@@ -371,58 +396,8 @@ class Activation:
             if lost:
                 raise ActivationError("settle", f"another run switched to {self.host.live()} meanwhile")
             time.sleep(0.1)
-        raise ActivationError("settle", f"{self.host.settle_unit(self.release)} gave no verdict")
-
-
-def ensure_running(activations):
-    """Start the live releases that should run and don't. Returns the names of the apps that were started."""
-    units = {each.host.unit(each.live): each for each in activations if each.live and not each.needed}
-    states = unit_states(list(units), ("ActiveState",))
-    stopped = []
-    for unit, each in units.items():
-        if not os.path.exists(each.host.socket_path(each.live)):
-            each.host.stop(each.live)  # it may run, but nobody can reach it
-        elif states.get(unit, {}).get("ActiveState") in ("active", "activating"):
-            continue
-        each.host.start(each.live)
-        stopped.append(each.host.name)
-    return stopped
-
-
-def stop_strays(activations):
-    """Stop releases that a killed run started and no later one took up. Returns the names of their apps."""
-    started = running()
-    found = []
-    for each in activations:
-        strays = {name for name, stopping in started.get(each.host.name, {}).items() if not stopping} - {each.live}
-        if strays and each.live and not each.needed and each.host.mark(each.live).get("state") != "settling":
-            with lock(each.host.root, name=each.host.name):
-                each.host.retire()
-            found.append(each.host.name)
-    return found
-
-
-def unsettled(activations):
-    """Unchanged apps whose live release still lacks a verdict, and whose watch has died."""
-    candidates = {}
-    for each in activations:
-        if not each.needed and each.host.mark(each.live).get("state") == "settling":
-            candidates[each.host.settle_unit(each.live)] = each
-    states = unit_states(list(candidates), ("ActiveState",))
-    return [each for unit, each in candidates.items() if states.get(unit, {}).get("ActiveState") != "active"]
-
-
-def not_enabled(activations):
-    """Targets that would not start at boot."""
-    targets = [each.host.target for each in activations if each.live or each.needed]
-    return [target for target in targets if not os.path.lexists(os.path.join(WANTS, target))]
-
-
-def enable(targets):
-    """Enable and start several targets with one call each: every such call costs a quarter of a second."""
-    if targets:
-        systemctl("enable", "--quiet", "--", *targets, check=True)
-        systemctl("start", "--no-block", "--", *targets, check=True)
+        watch = self.host.settle_unit(self.release)
+        raise ActivationError("settle", f"{watch} gave no verdict", journal(watch, SHOWN_LINES), watch)
 
 
 def activate_all(activations, jobs, guard):
@@ -433,18 +408,9 @@ def activate_all(activations, jobs, guard):
 
 def ending_releases():
     """{app: names of its releases that are about to stop} of this host."""
-    return {app: {name for name, ending in found.items() if ending} for app, found in running().items()}
+    return {app: {name for name, ending in found.items() if ending} for app, found in running_web().items()}
 
 
 def secrets_in(environment, settings):
     """{"secrets.NAME": value} of what an environment has beside the declared ``env``."""
     return {f"secrets.{name}": value for name, value in environment.items() if f"env.{name}" not in settings}
-
-
-def _text(path):
-    """The text of a file to the letter; None when there is no such file."""
-    try:
-        with open(path, encoding="utf-8", newline="") as stream:
-            return stream.read()
-    except FileNotFoundError:
-        return None

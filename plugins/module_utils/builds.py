@@ -3,97 +3,74 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Make builds on a host: one commit of an app plus its installed dependencies, immutable, named by what went in.
 
-Two accounts take part, neither of them root: the fetch account owns the mirrors and checks the code out (it never runs
-code of an app); the app's own account installs dependencies, in a sandbox that shows it this build and nothing else.
-What they leave is given to root, so that the app can read and not change it.
+Two accounts take part, neither of them root: the fetch account owns the mirrors, checks the code out and unpacks wheels
+(it never runs code of an app or a package); the app's own account installs what has to be built and runs the build
+commands, in a sandbox that shows it this build and nothing else. What they leave is given to root, so that the app can
+read and not change it.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import configparser
 import json
 import os
 import pwd
-import shutil
+import re
 import stat
-import subprocess
 import time
 
+from ansible_collections.flaskfleet.deploy.plugins.module_utils import seal
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.dependencies import Dependencies
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.mirror import CHECK_OUT, FETCH, Mirror
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import (
     CACHE_ROOT,
     App,
+    CommandFailed,
     read_json,
     remove_build,
     stamp_path,
+    time_after,
     unused_name,
     write_file,
 )
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.remote import REMOTE, git_configuration
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import LIMIT, CommandFailed, run, stop
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import run, stop
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.step_error import BuildError
 
-FETCH_USER = "flaskfleet-fetch"
 ACCOUNT_COMMENT = "Runs Flask apps"  # as in the role's template app.sysusers.conf.j2; tells our accounts from others
-PIP_FILES = ("/etc/xdg/pip/pip.conf", "/etc/pip.conf", "/root/.pip/pip.conf", "/root/.config/pip/pip.conf")
-ORPHAN_AGE = 3600  # seconds; a younger build without a release may be another run's, about to be activated
-
-UV_VERSION = "0.13.9"
-# sha256 of the wheels for Linux with glibc: x86_64, aarch64
-UV_HASHES = (
-    "d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19",
-    "ecb6028d79dc96fbeafffe5c8af62a7099487ebc05a701e76714eebcffd06375",
-)
-
-# git talks to nobody, runs nothing of the repository, and uses no transport that runs a command
-GIT = ("git", "-c", "core.hooksPath=/dev/null", "-c", "protocol.ext.allow=never", "-c", "gc.auto=0")
-GIT_ENVIRONMENT = {
-    "GIT_TERMINAL_PROMPT": "0",
-    "GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=15",
-    "GIT_HTTP_LOW_SPEED_LIMIT": "1000",  # bytes a second, for
-    "GIT_HTTP_LOW_SPEED_TIME": "60",  # seconds
-    "LC_ALL": "C.UTF-8",
-}
-SHOWN_COMMITS = 30
-ANSWER_LIMIT = 30  # seconds for a repository to answer at all; git's own protocol knows no time limit
-
-
-class BuildError(Exception):
-    """A build failed.
-
-    :ivar step: what was being done
-    :ivar output: list of the last lines of output, may be empty
-    """
-
-    def __init__(self, step, message, output=()):
-        super().__init__(message)
-        self.step = step
-        self.output = list(output)
+ORPHAN_AGE = 3600  # seconds
 
 
 class Builder:
     """Makes the builds of one host.
 
     :param settings: the plan's settings: root, data_root, runtime_root, installer, index_url, ca_file
+    :ivar damaged: {name of an app: seal.Condition} of builds that were wanted and are not as they were made
     """
 
     def __init__(self, settings):
         self.settings = settings
+        self.damaged = {}
         self.root = settings["root"]
         self.hidden = [settings[name] for name in ("root", "data_root", "runtime_root")]
-        self.uv = os.path.join(self.root, ".tools", f"uv-{UV_VERSION}", "bin", "uv")
+        self.dependencies = Dependencies(settings, self.hidden)
 
     # --- what is there ---
 
     def find(self, app, commit):
-        """Name of the newest complete build of a commit; None when there is none, or a new one is asked for.
+        """The newest whole build of a commit, a seal.Condition; None when there is none, or a new one is asked for.
 
-        The commit may be None, when only the host can resolve it.
+        The commit may be None, when only the host can resolve it. Damaged builds are passed over, see ``damaged``.
         """
         if commit is None or self.settings["rebuild"]:
             return None
         stem = build_stem(app, commit)
         builds = [(stamp["created"], name) for name, stamp in self.stamps(app).items() if name.split(".")[0] == stem]
-        return max(builds)[1] if builds else None
+        for _created, name in sorted(builds, reverse=True):
+            found = seal.Condition(os.path.join(app["paths"]["builds"], name), group_of(app))
+            if found.damage is None:
+                return found
+            self.damaged[app["name"]] = found
+        return None
 
     def stamps(self, app):
         """{name: stamp} of the complete builds of an app."""
@@ -105,120 +82,9 @@ class Builder:
 
     # --- the steps ---
 
-    def prepare(self):
-        """What all builds of the host need, made once: the tool environment."""
-        if self.settings["installer"] == "uv" and not os.path.exists(self.uv):
-            self._install_uv()
-
-    def _install_uv(self):
-        """uv as a hash-pinned wheel in an environment of its own, which appears whole or not at all."""
-        final = os.path.dirname(os.path.dirname(self.uv))
-        temporary = f"{final}.new"
-        shutil.rmtree(temporary, ignore_errors=True)
-        os.makedirs(os.path.dirname(final), mode=0o755, exist_ok=True)
-        try:
-            subprocess.run(["/usr/bin/python3", "-m", "venv", temporary], check=True, capture_output=True, text=True)
-            pinned = os.path.join(temporary, "uv.txt")
-            hashes = " ".join(f"--hash=sha256:{each}" for each in UV_HASHES)
-            write_file(pinned, f"uv=={UV_VERSION} {hashes}\n")
-            command = [os.path.join(temporary, "bin", "pip"), "install", "--quiet", "--no-deps", "--only-binary=:all:"]
-            if self.settings["index_url"]:
-                command += ["--index-url", self.settings["index_url"]]
-            if self.settings["ca_file"]:
-                command += ["--cert", self.settings["ca_file"]]
-            subprocess.run([*command, "--require-hashes", "-r", pinned], check=True, capture_output=True, text=True)
-        except subprocess.CalledProcessError as error:
-            raise BuildError("install uv", "uv could not be installed", error.stderr.splitlines()[-15:]) from error
-        os.rename(temporary, final)
-
-    def fetch(self, app, url, commit):
-        """Bring the mirror up to date; returns the full commit. Nothing of the repository is run."""
-        repo = app["paths"]["repo"]
-        owner = pwd.getpwnam(FETCH_USER)
-        if not os.path.isdir(repo):
-            os.mkdir(repo, 0o700)
-            os.chown(repo, owner.pw_uid, owner.pw_gid)
-        # the password of the URL travels in a file, not on a command line
-        remote = os.path.join(app["paths"]["root"], "repository.conf")
-        lines = []
-        for key, value in git_configuration(url).items():
-            section, _dot, rest = key.partition(".")
-            subsection, _dot, name = rest.rpartition(".")
-            quoted = value.replace("\\", "\\\\").replace('"', '\\"')
-            lines.append(f'[{section} "{subsection}"]\n\t{name} = "{quoted}"\n')
-        write_file(remote, "".join(lines), mode=0o640)
-        os.chown(remote, 0, owner.pw_gid)
-        git = [*GIT, "-c", f"include.path={remote}", f"--git-dir={repo}"]
-        refs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
-        try:
-            if not os.path.exists(os.path.join(repo, "HEAD")):
-                self._as_fetcher(app, ["git", "init", "--quiet", "--bare", repo], repo)
-            head = self._as_fetcher(app, [*git, "ls-remote", "--quiet", REMOTE, "HEAD"], repo, limit=ANSWER_LIMIT)
-            self._as_fetcher(app, [*git, "fetch", "--quiet", "--prune", "--force", REMOTE, *refs], repo)
-            if commit is None:
-                commit = self._resolve(app, git, repo, head)
-            elif not self._has(app, git, repo, commit):
-                # a commit that no branch or tag reaches any more
-                self._as_fetcher(app, [*git, "fetch", "--quiet", REMOTE, commit], repo)
-        except CommandFailed as error:
-            raise BuildError("fetch the code", f"git could not fetch {app['repository']}", error.output) from error
-        return commit
-
-    def _has(self, app, git, repo, commit):
-        try:
-            self._as_fetcher(app, [*git, "cat-file", "-e", f"{commit}^{{commit}}"], repo)
-        except CommandFailed:
-            return False
-        return True
-
-    def _resolve(self, app, git, repo, head):
-        """The commit of a branch, tag or (short) commit as the host sees it; ``head`` is ls-remote's word on HEAD."""
-        version = app["version"]
-        if version == "HEAD":
-            if not head:
-                raise BuildError(
-                    "fetch the code", "the repository has no default branch: name a version, if it has any"
-                )
-            return head.split()[0]
-        for name in (f"refs/heads/{version}", f"refs/tags/{version}", version):
-            try:
-                return self._as_fetcher(
-                    app, [*git, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"], repo
-                ).strip()
-            except CommandFailed:
-                continue
-        raise BuildError("fetch the code", f"there is no branch, tag or commit {version!r} in the repository")
-
-    def _as_fetcher(self, app, command, writable, limit=LIMIT, directory="/"):
-        """Run git as the account that owns the mirrors; the index is the one file that a checkout needs beside them."""
-        return run(
-            command,
-            unit=build_unit(app),
-            user=FETCH_USER,
-            hidden=self.hidden,
-            readable=[app["paths"]["root"]],
-            writable=[writable],
-            environment={**GIT_ENVIRONMENT, "GIT_INDEX_FILE": "/tmp/index"},
-            directory=directory,
-            limit=limit,
-        )
-
-    def subject(self, app, commit):
-        """First line of the commit's message."""
-        git = [*GIT, f"--git-dir={app['paths']['repo']}"]
-        return self._as_fetcher(app, [*git, "log", "-1", "--format=%s", commit], app["paths"]["repo"]).strip()
-
-    def commits(self, app, old, new):
-        """Lines of the commits that ``new`` has and ``old`` has not, newest first; None where the mirror lacks one."""
-        repo = app["paths"]["repo"]
-        if not new or not os.path.isdir(repo):
-            return None
-        git = [*GIT, f"--git-dir={repo}", "log", f"--max-count={SHOWN_COMMITS + 1}", "--format=%h %s", f"{old}..{new}"]
-        try:
-            lines = self._as_fetcher(app, git, repo).splitlines()
-        except CommandFailed:
-            return None
-        return lines[:SHOWN_COMMITS] + ["… and more"] * (len(lines) > SHOWN_COMMITS)
+    def mirror(self, app):
+        """The app's Mirror."""
+        return Mirror(app, build_unit(app), self.hidden)
 
     def build(self, app, url, commit):
         """Make one build, unless the commit turns out to be built. A failed one leaves nothing behind.
@@ -226,110 +92,94 @@ class Builder:
         :return: {commit, build, subject, built}
         :raises BuildError: with the step and its output
         """
-        paths = app["paths"]
-        owner = account(app)
         stop(build_unit(app))
-        commit = self.fetch(app, url, commit)
-        subject = self.subject(app, commit)
-        name = self.find(app, commit)
-        built = name is None
-        if built:
-            name = unused_name(build_stem(app, commit), self.stamps(app))
-            directory = os.path.join(paths["builds"], name)
-            remove_build(directory)
-            try:
-                self._checkout(app, commit, directory)
-                give(directory, owner.pw_uid, owner.pw_gid)
-                self._install(app, directory)
-                give(directory, 0, owner.pw_gid)
-                stamp = {"app": app["name"], "commit": commit, "subject": subject, "created": time.time()}
-                os.sync()  # so that no stamp outlives its files in a power cut
-                write_file(stamp_path(directory), json.dumps(stamp, indent=2) + "\n")
-            except BaseException:
-                remove_build(directory)
+        try:
+            return self._build(app, url, commit)
+        except BuildError as error:
+            if error.step not in (FETCH, CHECK_OUT) or self.mirror(app).is_whole(contents=error.step == CHECK_OUT):
                 raise
-        return {"commit": commit, "build": name, "subject": subject, "built": built}
+            self.mirror(app).remove()
+            return self._build(app, url, commit)
 
-    def _checkout(self, app, commit, directory):
-        os.mkdir(directory, 0o750)
-        fetcher = pwd.getpwnam(FETCH_USER)
-        os.chown(directory, fetcher.pw_uid, fetcher.pw_gid)
-        repo = app["paths"]["repo"]
-        git = [
-            *GIT,
-            f"--git-dir={repo}",
-            f"--work-tree={directory}",
-            "checkout",
-            "--quiet",
-            "--force",
-            commit,
-            "--",
-            ".",
-        ]
+    def _build(self, app, url, commit):
+        owner = account(app)
+        mirror = self.mirror(app)
+        if commit is None:
+            commit, _subject = mirror.fetch(url, None)
+        stamps = self.stamps(app)
+        found = self.find(app, commit)
+        if found:
+            return {"commit": commit, "build": found.name, "subject": stamps[found.name]["subject"], "built": False}
+        name = unused_name(build_stem(app, commit), stamps)
+        directory = os.path.join(app["paths"]["builds"], name)
+        remove_build(directory)
         try:
-            self._as_fetcher(app, git, directory, directory=directory)
-        except CommandFailed as error:
-            raise BuildError("check the code out", f"git could not check out {commit[:8]}", error.output) from error
-        source = os.path.join(directory, app["path"])
-        top = os.path.realpath(directory)
-        inside = os.path.commonpath([os.path.realpath(source), top]) == top
-        if not os.path.isdir(source) or not inside:
-            raise BuildError(
-                "check the code out", f"path: the repository has no folder {app['path']!r} at {commit[:8]}"
-            )
+            _commit, subject = mirror.fetch(url, commit, directory)
+            check_path(app, commit, directory)
+            made = self.dependencies.shared(app, directory, build_unit(app))
+            give(directory, owner.pw_uid, owner.pw_gid)
+            self.dependencies.install(app, directory, build_unit(app), made)
+            if app["build_commands"]:
+                give(directory, owner.pw_uid, owner.pw_gid)
+                self._run_commands(app, directory)
+            give(directory, 0, owner.pw_gid)
+            folders = static_folders(app)
+            publish(directory, folders)
+            created = time_after(stamp["created"] for stamp in stamps.values())
+            stamp = {"app": app["name"], "commit": commit, "subject": subject, "created": created}
+            stamp["published"] = folders
+            os.sync()  # so that no stamp outlives its files in a power cut
+            seal.close(directory)
+            write_file(stamp_path(directory), json.dumps(stamp, indent=2) + "\n")
+        except BaseException:
+            remove_build(directory)
+            raise
+        return {"commit": commit, "build": name, "subject": subject, "built": True}
 
-    def _install(self, app, directory):
-        source = os.path.join(directory, app["path"])
-        environment = os.path.join(directory, ".venv")
-        cache = os.path.join(CACHE_ROOT, app["name"])
-        python = app["python"]["executable"]
-        if not os.access(python, os.X_OK):
-            raise BuildError("install dependencies", f"python: there is no {python} on this host")
-        script = install_script(
-            self.settings["installer"],
-            self.uv,
-            python,
-            environment,
-            find_requirements(app, source, self.settings["installer"]),
-            wanted_packages(app),
-        )
-        try:
-            run(
-                ["/bin/sh", "-euc", script],
-                unit=build_unit(app),
-                user=app["user"],
-                hidden=[*self.hidden, CACHE_ROOT],
-                readable=[os.path.join(self.root, ".tools")] if self.settings["installer"] == "uv" else [],
-                writable=[directory, cache],
-                environment=self._installer_environment(cache, environment),
-                directory=source,
-            )
-        except CommandFailed as error:
-            raise BuildError("install dependencies", f"{self.settings['installer']} failed", error.output) from error
+    def publish(self, app, name, check_mode=False):
+        """Have nginx read what an existing build has of the app's static folders. Returns whether it could not yet.
 
-    def _installer_environment(self, cache, environment):
-        """uv reads no pip configuration: index and certificate authorities come from the role or the host's pip."""
-        pip = pip_configuration()
-        index = self.settings["index_url"] or pip.get("index-url", "")
-        authorities = self.settings["ca_file"] or pip.get("cert", "")
-        variables = {
-            "UV_CACHE_DIR": cache,
-            "UV_LINK_MODE": "copy",  # a hard link would let a later build change this one
-            "UV_PROJECT_ENVIRONMENT": environment,
-            "UV_PYTHON_DOWNLOADS": "never",
-            "UV_COMPILE_BYTECODE": "1",
-            "UV_NO_PROGRESS": "1",
-            "UV_NO_CONFIG": "1",
-            "PIP_CACHE_DIR": cache,
-            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        :raises BuildError: there is no such folder
+        """
+        directory = os.path.join(app["paths"]["builds"], name)
+        folders = static_folders(app)
+        stamp = self.stamps(app)[name]
+        # A folder that is no longer among them stays readable: an earlier release may need it.
+        missing = [folder for folder in folders if folder not in stamp.get("published", ())]
+        if missing and not check_mode:
+            stamp["published"] = [*stamp.get("published", ()), *missing]
+            publish(directory, stamp["published"])
+            seal.close(directory)
+            write_file(stamp_path(directory), json.dumps(stamp, indent=2) + "\n")
+        return bool(missing)
+
+    def _run_commands(self, app, directory):
+        """The app's build commands. They see what is the same in every build of this name: no secret, no setting of one
+        host or release, and no network.
+        """
+        environment = {
+            "PATH": f"{directory}/.venv/bin:/usr/local/bin:/usr/bin:/bin",
+            "FLASK_APP": app["entrypoint"],
+            "FLASK_DEBUG": "0",
         }
-        if index:
-            variables.update(UV_DEFAULT_INDEX=index, PIP_INDEX_URL=index)
-        if pip.get("extra-index-url"):
-            variables["UV_INDEX"] = pip["extra-index-url"].replace("\n", " ")
-        if authorities:
-            variables.update(SSL_CERT_FILE=authorities, PIP_CERT=authorities)
-        return variables
+        for command in app["build_commands"]:
+            try:
+                run(
+                    ["/bin/sh", "-c", command],
+                    unit=build_unit(app),
+                    user=app["user"],
+                    hidden=[*self.hidden, CACHE_ROOT],
+                    writable=[directory],
+                    environment=environment,
+                    directory=os.path.join(directory, app["path"]),
+                    limit=app["command_timeout"],
+                    network=False,
+                    merged=True,
+                )
+            except CommandFailed as error:
+                raise BuildError(
+                    "build command", f"`{command}` {error}", error.output, command, error.status
+                ) from error
 
     # --- all of them ---
 
@@ -356,16 +206,23 @@ class Builder:
         with concurrent.futures.ThreadPoolExecutor(jobs or len(os.sched_getaffinity(0))) as pool:
             return dict(zip([app["name"] for app, url, commit in work], pool.map(one, work)))
 
+    def halves(self, app):
+        """Names of what is in the place of builds and is no whole one: of a build that runs, or was killed."""
+        directory = app["paths"]["builds"]
+        names = set(os.listdir(directory)) if os.path.isdir(directory) else set()
+        builds = {re.sub(r"\.(json|seal)$", "", name) for name in names}
+        return sorted(name for name in builds if not {name, f"{name}.json"} <= names)
+
     def remove_orphans(self, app, wanted):
-        """Remove what killed runs left: directories that are no complete build, and old builds that no release uses."""
+        """Remove what killed runs left: halves of builds, and old builds that no release uses."""
+        for name in self.halves(app):
+            remove_build(os.path.join(app["paths"]["builds"], name))
         here = App(self.root, app["name"])
         used = {release["build"] for release in here.records().values()} | {wanted}
-        with os.scandir(app["paths"]["builds"]) as entries:
-            found = [entry.path for entry in entries if entry.is_dir() and entry.name not in used]
-        for path in found:
-            stamp = read_json(stamp_path(path))
-            if stamp is None or stamp["created"] < time.time() - ORPHAN_AGE:
-                remove_build(path)
+        for name, stamp in self.stamps(app).items():
+            # A clock may have jumped back. A younger one may be another run's, about to be activated.
+            if name not in used and abs(time.time() - stamp["created"]) > ORPHAN_AGE:
+                remove_build(os.path.join(app["paths"]["builds"], name))
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------
@@ -398,6 +255,14 @@ def account(app):
     return found
 
 
+def group_of(app):
+    """Number of the group that the app's builds belong to; None while its account is missing."""
+    try:
+        return pwd.getpwnam(app["user"]).pw_gid
+    except KeyError:
+        return None
+
+
 def give(directory, uid, gid):
     """Hand a whole tree over, and let only the owner write to it. Links themselves, never what they point to."""
     for parent, directories, files in os.walk(directory):
@@ -408,65 +273,55 @@ def give(directory, uid, gid):
                 os.chmod(path, stat.S_IMODE(status.st_mode) & ~0o022)
 
 
-def find_requirements(app, source, installer):
-    """The file that names the dependencies, relative to the app's folder; None when it has none.
-
-    uv.lock first (it is exact; pip can't read it), then requirements.txt, then pyproject.toml: many repositories have
-    a pyproject.toml for their tools' settings and pin what they deploy in requirements.txt.
+def check_path(app, commit, directory):
     """
-    if app["requirements"]:
-        if not os.path.isfile(os.path.join(source, app["requirements"])):
-            raise BuildError("install dependencies", f"requirements: there is no file {app['requirements']!r}")
-        return app["requirements"]
-    for name in (*(["uv.lock"] if installer == "uv" else []), "requirements.txt", "pyproject.toml"):
-        if os.path.isfile(os.path.join(source, name)):
-            return name
-    return None
+    :raises BuildError: the app's folder in the repository is not there, or outside
+    """
+    source = os.path.join(directory, app["path"])
+    top = os.path.realpath(directory)
+    inside = os.path.commonpath([os.path.realpath(source), top]) == top
+    if not os.path.isdir(source) or not inside:
+        raise BuildError(CHECK_OUT, f"path: the repository has no folder {app['path']!r} at {commit[:8]}")
 
 
-def wanted_packages(app):
-    """What goes in beside the app's own dependencies. A bare server name fits whatever version the app pins."""
-    return [*app["extra_packages"], app["server"]["kind"]]
+def static_folders(app):
+    """The folders of an app that nginx serves itself, relative to the build."""
+    return [os.path.normpath(os.path.join(app["path"], entry["path"])) for entry in app["static"]]
 
 
-def shell_quote(words):
-    return " ".join("'" + word.replace("'", "'\\''") + "'" for word in words)
+def publish(directory, folders):
+    """Let everybody read these folders of a build, and pass the ones above them; nothing else of it.
+
+    Modes do it, and not a group: nginx is in no app's, and no app in nginx's.
+
+    :raises BuildError: there is no such folder, or a link is in its place
+    """
+    if not folders:
+        return
+    tops = [one for one in folders if not any(one.startswith(f"{other}/") for other in folders)]
+    ways = set()
+    for top in tops:
+        parts = top.split("/")
+        ways.update(os.path.join(directory, *parts[:count]) for count in range(1, len(parts) + 1))
+        for path in (os.path.join(directory, *parts[:count]) for count in range(1, len(parts) + 1)):
+            if os.path.islink(path) or not os.path.isdir(path):
+                raise BuildError("open static folders", f"static: the build has no folder {top!r}, or it is a link")
+    ends = {os.path.join(directory, top) for top in tops}
+    # first what is closed, then what is opened, the way in last
+    for way in {directory, *ways} - ends:
+        for entry in os.scandir(way):
+            if entry.path not in ways and not entry.is_symlink():
+                _change_mode(entry.path, remove=0o007)
+    for end in ends:
+        for parent, directories, files in os.walk(end):
+            for path in (os.path.join(parent, name) for name in (*directories, *files)):
+                if not os.path.islink(path):
+                    _change_mode(path, add=0o005 if os.path.isdir(path) else 0o004)
+    for way in sorted({directory, *ways}, reverse=True):
+        _change_mode(way, add=0o001)
 
 
-def install_script(installer, uv, python, environment, requirements, packages):
-    """The shell commands that make an environment, with the lock of what was installed left in it."""
-    lock = os.path.join(environment, "requirements.lock")
-    into = ["--python", os.path.join(environment, "bin", "python")]
-    if installer == "pip":
-        pip = [os.path.join(environment, "bin", "python"), "-m", "pip", "--quiet"]
-        sources = {None: [], "pyproject.toml": ["."]}.get(requirements, ["--requirement", requirements])
-        return "\n".join(
-            (
-                shell_quote([python, "-m", "venv", environment]),
-                shell_quote([*pip, "install", *sources, *packages]),
-                f"{shell_quote([*pip, 'freeze'])} > {shell_quote([lock])}",
-            )
-        )
-    lines = [shell_quote([uv, "venv", "--quiet", "--clear", "--python", python, environment])]
-    if requirements == "uv.lock":
-        lines.append(shell_quote([uv, "sync", "--quiet", "--locked", "--no-dev", "--python", python]))
-        sources = []
-    else:
-        sources = ["--requirement", requirements] if requirements else []
-    lines.append(shell_quote([uv, "pip", "install", "--quiet", *into, *sources, *packages]))
-    lines.append(f"{shell_quote([uv, 'pip', 'freeze', '--quiet', *into])} > {shell_quote([lock])}")
-    return "\n".join(lines)
-
-
-def pip_configuration():
-    """{option: value} of the host's own pip configuration files; later files win, as in pip."""
-    parser = configparser.ConfigParser(interpolation=None)
-    parser.optionxform = lambda name: name.lower().replace("_", "-")
-    try:
-        parser.read(PIP_FILES, encoding="utf-8")
-    except (configparser.Error, UnicodeDecodeError) as error:  # its text may tell an index's password
-        message = f"the pip configuration of this host cannot be read ({type(error).__name__})"
-        raise BuildError("install dependencies", message) from None
-    return {
-        key: value for section in ("global", "install") if section in parser for key, value in parser[section].items()
-    }
+def _change_mode(path, add=0, remove=0):
+    before = stat.S_IMODE(os.lstat(path).st_mode)
+    if before != before & ~remove | add:
+        os.chmod(path, before & ~remove | add)

@@ -8,7 +8,7 @@ from __future__ import annotations
 # What a build is made of beside its commit.
 BUILD_KEYS = ("requirements", "extra_packages", "build_commands", "shared_paths", "path")
 # What a release runs with beside its commit. Of what is declared, so that all hosts come to the same name of a release.
-# nginx's part (aliases, static files, TLS) makes no new release.
+# nginx's part (aliases, static files, TLS) makes no new release, nor does when a schedule's command runs.
 RELEASE_KEYS = (
     "build_hash",
     "user",
@@ -21,7 +21,7 @@ RELEASE_KEYS = (
     "sandbox",
     "release_commands",
     "processes",
-    "schedules",
+    "jobs",
     "database",
     "cache",
     "paths",
@@ -33,6 +33,7 @@ def settings_of(app):
     """{dotted name: value} of the declared configuration of a planned app, such as ``server.threads``. No secrets."""
     keys = {*RELEASE_KEYS, *BUILD_KEYS} - {"build_hash", "secret_names"}
     declared = {key: app[key] for key in keys}
+    declared["schedules"] = declared.pop("jobs")
     health = app["health"]
     more = {"python": app["python"]["declared"], "health_path": health["path"], "health_status": health["statuses"]}
     return dict(_flat({**declared, **more}))

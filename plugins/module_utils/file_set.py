@@ -22,10 +22,13 @@ import stat
 import subprocess
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
+from .acme import issued
+from .certificates import CertificateError, self_signed, usable
 from .payload import decode, encode, scrub
 
+STATE_DIRECTORY = "/var/lib/flaskfleet"  # unless a task says otherwise
 LOCK_TIMEOUT = 60  # seconds
 COMMAND_TIMEOUT = 300  # seconds
 OUTPUT_LIMIT = 4000  # characters of a failed command's output, the last ones
@@ -37,6 +40,7 @@ FILE_OPTIONS = {
     "template": {"type": "str"},
     "content": {"type": "str"},
     "link": {"type": "str"},
+    "certificate": {"type": "dict"},
     "state": {"type": "str", "choices": ["absent"]},
     "mode": {"type": "str", "default": "0644"},
     "user": {"type": "str", "default": "root"},
@@ -46,6 +50,13 @@ FILE_OPTIONS = {
     "subject": {"type": "str", "default": ""},
     "takeover": {"type": "bool", "default": False},
 }
+DIRECTORY_OPTIONS = {
+    "path": {"type": "path", "required": True},
+    "mode": {"type": "str", "required": True},
+    "user": {"type": "str", "required": True},
+    "group": {"type": "str", "default": ""},
+    "subject": {"type": "str", "default": ""},
+}
 OPTIONS = {
     "owner": {"type": "str", "required": True},
     "files": {"type": "list", "elements": "dict", "options": FILE_OPTIONS, "required": True},
@@ -53,15 +64,17 @@ OPTIONS = {
     "items": {"type": "list", "elements": "dict", "default": []},
     "items_key": {"type": "str", "default": "name", "no_log": False},
     "items_var": {"type": "str", "default": "item"},
-    "state_dir": {"type": "path", "default": "/var/lib/flaskfleet"},
+    "state_dir": {"type": "path", "default": STATE_DIRECTORY},
     "subjects": {"type": "list", "elements": "str", "default": []},
     "skipped_subjects": {"type": "list", "elements": "str", "default": []},
     "purge_undeclared": {"type": "bool", "default": False},
     "test_command": {"type": "list", "elements": "str", "default": []},
     "apply_commands": {"type": "list", "elements": "list"},
+    "directories": {"type": "list", "elements": "dict", "options": DIRECTORY_OPTIONS, "default": []},
 }
 
-SOURCES = ("template", "content", "link", "state")
+SOURCES = ("template", "content", "link", "certificate", "state")
+CERTIFICATE_MODES = ("self_signed", "provided", "acme")
 TYPES = {"str": (str, "a string"), "dict": (dict, "a dictionary"), "bool": (bool, "true or false")}
 
 
@@ -86,7 +99,8 @@ class Wanted:
     """What a path shall be.
 
     ``kind`` is "file", "link" or "absent"; ``content`` is a file's text or a link's target. ``template`` (its name) and
-    ``variables`` are set until the controller has rendered them into ``content``.
+    ``variables`` are set until the controller has rendered them into ``content``, ``certificate`` until the controller
+    has put a provided one there, or the host one that it signs itself.
     """
 
     dest: str
@@ -94,6 +108,7 @@ class Wanted:
     content: str = field(default="", repr=False)
     template: str = ""
     variables: dict = field(default_factory=dict, repr=False)
+    certificate: dict = field(default_factory=dict)
     mode: int = 0o644
     user: str = "root"
     group: str = "root"
@@ -190,10 +205,12 @@ def _file_problems(given, subjects):
     )
     if not re.fullmatch("[0-7]{3,4}", item["mode"]):
         problems.append('mode must be a quoted octal number such as "0644"')
+    if "certificate" in item and item["certificate"].get("mode") not in CERTIFICATE_MODES:
+        problems.append(f"certificate.mode must be one of {', '.join(CERTIFICATE_MODES)}")
     if item.get("state", "absent") != "absent":
         problems.append("state can only be absent")
-    if os.path.isabs(item.get("template", "")) or ".." in item.get("template", "").split("/"):
-        problems.append('template must be a name relative to the template paths, without ".."')
+    if not os.path.isabs(item.get("template", "")) and ".." in item.get("template", "").split("/"):
+        problems.append('template must be an absolute path, or a name relative to the template paths, without ".."')
     if not encodable(item.get("content", "")):
         problems.append("content has characters that UTF-8 cannot encode")
     if item["subject"] not in ["", *subjects]:
@@ -224,6 +241,7 @@ def _wanted(given):
         content=str(item.get("link", item.get("content", ""))),
         template=str(item.get("template", "")),
         variables=dict(item["vars"]),
+        certificate=dict(item.get("certificate", {})),
         mode=int(item["mode"], 8),
         user=str(item["user"]),
         group=str(item["group"]),
@@ -277,15 +295,18 @@ def run(options, wanted, check_mode, diff_mode, label=None):
         with contextlib.nullcontext() if check_mode else state.locked():
             was_pending = os.path.exists(state.marker)
             ids = find_ids(wanted, must_exist=not check_mode)
+            mended = [each["path"] for each in options["directories"] if not is_as_said(each)]
+            wanted = [_certified(item, check_mode) for item in wanted]
             plan = make_plan(wanted, state.load(), options, ids)
             if not check_mode:
                 hidden = [item.content for item in wanted if item.sensitive]
-                _carry_out(plan, state, options, was_pending, hidden, label)
-    changed = bool(plan.changes) or was_pending
+                _carry_out(plan, state, options, was_pending or mended, hidden, label)
+    changed = bool(plan.changes or mended) or was_pending
     result = {
         "changed": changed,
         "changed_files": sorted({change.wanted.dest for change in plan.changes}.difference(plan.pruned)),
         "pruned": plan.pruned,
+        "mended": mended,
         "undeclared": plan.undeclared,
         "managed": sorted(plan.next_manifest),
         "pending": changed and options["apply_commands"] is None,
@@ -294,6 +315,25 @@ def run(options, wanted, check_mode, diff_mode, label=None):
     if diff_mode:
         result["diff"] = [describe(change) for change in plan.changes]
     return result
+
+
+def _certified(item, check_mode):
+    """Fill in the certificate that is there, or a new one. In check mode nothing is made, and so a change predicted."""
+    if not item.certificate:
+        return item
+    there = look(item.dest).content
+    if item.certificate["mode"] == "acme":
+        # Until one is issued, what the site had before stays, if anything.
+        content = issued(item.certificate["lineage"]) or there.decode(errors="replace")
+        return replace(item, content=content) if content or check_mode else replace(item, kind="absent")
+    names = item.certificate["names"]
+    content = usable(item.dest, there, names)
+    if not content and not check_mode:
+        try:
+            content = self_signed(names)
+        except CertificateError as error:
+            raise FileSetError(f"{item.dest}: {error}") from error
+    return replace(item, content=content)
 
 
 @contextlib.contextmanager
@@ -323,9 +363,10 @@ def _chain(error):
         cause, error = error.__cause__, error.__context__
 
 
-def _carry_out(plan, state, options, was_pending, hidden, label):
+def _carry_out(plan, state, options, must_apply, hidden, label):
     """Write, test and apply a plan.
 
+    :param must_apply: whether to apply it even when no file changes
     :param hidden: contents of the sensitive files
     :raises OSError, FileSetError:
     """
@@ -343,9 +384,9 @@ def _carry_out(plan, state, options, was_pending, hidden, label):
     else:
         if plan.next_manifest != plan.manifest:
             state.save(plan.next_manifest)
-        if was_pending:  # the earlier run may have been killed before its test
+        if must_apply:  # an earlier run may have been killed before its test
             execute(options["test_command"], "the files were written by an earlier run", hidden)
-    if (plan.changes or was_pending) and options["apply_commands"] is not None:
+    if (plan.changes or must_apply) and options["apply_commands"] is not None:
         for command in options["apply_commands"]:
             execute(command, "the files are written, the next run applies them again", hidden, changed=True)
         state.clear_marker()
@@ -373,6 +414,19 @@ def find_ids(wanted, must_exist):
     if missing and must_exist:
         raise FileSetError(*sorted(missing))
     return ids
+
+
+def is_as_said(directory):
+    """Whether a path of the option ``directories`` is a directory with that mode and these owners."""
+    try:
+        status = os.lstat(directory["path"])
+        owners = [(pwd.getpwnam(directory["user"]).pw_uid, status.st_uid)]
+        if directory["group"]:
+            owners.append((grp.getgrnam(directory["group"]).gr_gid, status.st_gid))
+    except (OSError, KeyError):  # there is no such path, or no such account
+        return False
+    same_mode = stat.S_IMODE(status.st_mode) == int(directory["mode"], 8)
+    return stat.S_ISDIR(status.st_mode) and same_mode and all(wanted == found for wanted, found in owners)
 
 
 def make_plan(wanted, manifest, options, ids):

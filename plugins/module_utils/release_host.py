@@ -6,23 +6,30 @@
 
 One file with two uses, so that there is one implementation of each step: modules import it, and the role installs it
 as the host's own command ``flask-app``, which systemd runs when no Ansible is near (a release is watched and old
-connections are drained after the run has gone; the live release is started at boot). Standard library only.
+connections are drained after the run has gone; the live release is started at boot), and people to run commands of an
+app. Standard library only.
 
 Layout of an app's directory, see docs/architecture.md:
 
     builds/<build>/, builds/<build>.json      the second is written last and marks a complete build
+    builds/<build>.seal                       what its files were like then
     current -> releases/<release>
+    previous -> releases/<release>            what had the traffic before: pages already sent name its static files
     releases/<release>/        build -> ../../builds/<build>, web.sock -> the socket, the server's settings,
-                               environment, service.conf (what systemd is told of this release alone), release.json
-    marks/<release>.json       {"state": "settling" | "settled" | "failed", "previous", "replaced", "reason", "at"}
+                               environment, service.conf (what systemd is told of this release alone),
+                               <process>.service (the unit of a process beside the web process), release.json
+    marks/<release>.json       {"state": "settling" | "settled" | "failed", "previous", "replaced", "reason", "at",
+                               "since", "proven", "release_commands"}
 
 In a mark, ``previous`` is what had the traffic before and gets it back when the release fails; ``replaced`` is what the
-release was deployed over, where a rollback leads; ``proven`` is true from the first time on that it settled.
+release was deployed over, where a rollback leads; ``since`` is when it got the traffic; ``proven`` is true from the
+first time on that it settled; ``release_commands`` is how many of its release commands were done.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import errno
 import fcntl
@@ -32,6 +39,7 @@ import json
 import math
 import os
 import pwd
+import re
 import shutil
 import socket
 import subprocess
@@ -40,11 +48,14 @@ import threading
 import time
 
 PROGRAM = "/usr/local/sbin/flask-app"
+ROOT = "/opt/flask_apps"  # where the apps are; on a host, the role writes its own
 BUILDS = "_builds"  # the name of the lock of all builds on this host; no app can be called so
 CACHE_ROOT = "/var/cache/flask_apps"  # of downloaded packages, a folder an app
 UNITS = "/etc/systemd/system"
+STAMPS = "/var/lib/systemd/timers"  # when persistent timers last elapsed
 DRAIN_LIMIT = 60  # seconds; the unit's TimeoutStopSec must be longer
 WATCH_INTERVAL = 0.5  # seconds
+STOP_LIMIT = 10  # seconds that a command has to end when it took too long
 PROBE_LIMIT = 5  # seconds one probe may take once a release has traffic
 
 
@@ -65,6 +76,19 @@ class LockTimeout(Exception):
     """Somebody else works on this host's apps."""
 
 
+class CommandFailed(Exception):
+    """A command did not succeed; the text completes "it ...".
+
+    :ivar status: its exit status; None when it was ended
+    :ivar output: the last lines of its output (stdout and stderr)
+    """
+
+    def __init__(self, status, output, problem=""):
+        super().__init__(problem or f"exited with status {status}")
+        self.status = status
+        self.output = output
+
+
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
@@ -81,13 +105,18 @@ def write_file(path, text, mode=0o644):
     temporary = f"{path}.new"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        os.fchmod(stream.fileno(), mode)
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            os.fchmod(stream.fileno(), mode)
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
     fsync_directory(os.path.dirname(path))
 
 
@@ -98,6 +127,24 @@ def read_json(path):
             return json.load(stream)
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
+
+
+def read_text(path):
+    """The text of a file to the letter; None when there is no such file."""
+    try:
+        with open(path, encoding="utf-8", newline="") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return None
+
+
+def time_after(earlier):
+    """Seconds since 1970, later than all of ``earlier``: the order of things survives a clock that jumps back."""
+    return max([time.time(), *(each + 0.001 for each in earlier)])
+
+
+def lock_path(root, name=""):
+    return os.path.join(root, f".{name}.lock" if name else ".lock")
 
 
 @contextlib.contextmanager
@@ -112,9 +159,7 @@ def lock(root, wait=60.0, name=""):
     :raises LockTimeout: another process held it for ``wait`` seconds.
     """
     deadline = time.monotonic() + wait
-    descriptor = os.open(
-        os.path.join(root, f".{name}.lock" if name else ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-    )
+    descriptor = os.open(lock_path(root, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         while True:
             try:
@@ -136,8 +181,8 @@ def lock(root, wait=60.0, name=""):
 # --- systemd ---------------------------------------------------------------------------------------------------------
 
 
-def systemctl(*arguments, check=False):
-    return subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=check, timeout=120)
+def systemctl(*arguments, check=False, limit=120):
+    return subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=check, timeout=limit)
 
 
 def unit_states(units, properties=("ActiveState", "SubState", "Result", "NRestarts", "Job", "ExecMainStatus")):
@@ -170,6 +215,78 @@ def journal(unit, lines=80, since=0.0):
     command += [f"--since=@{int(since)}", f"--unit={unit}"]
     output = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout
     return [line for line in output.splitlines() if line.strip(" ~^")]
+
+
+# --- commands --------------------------------------------------------------------------------------------------------
+
+SUCCEEDED = "command-has-succeeded"
+SHOWN_LINES = 25
+# Directives of a service that tell how it is started, watched and ended, and not what its processes may do.
+OWN_TO_SERVICES = re.compile(
+    r"(Exec|Restart|Runtime|Timeout|Watchdog|Kill|FinalKill|SendSIG|Success|FileDescriptor|Standard|Syslog)\w*"
+    r"|Type|NotifyAccess|PIDFile|BusName|Sockets|WorkingDirectory|RemainAfterExit|GuessMainPID"
+)
+
+
+def unit_command(unit, properties, command):
+    """The words of the command that runs ``command`` (a list) in a transient unit and waits for it."""
+    words = ["systemd-run", "--quiet", "--wait", "--collect", "--service-type=exec"]
+    words += ["--description=A command of a Flask app"]  # not the command itself, which would get into the journal
+    words += [f"--unit={unit}"]
+    words += [f"--property={each}" for each in properties]
+    # systemd would put values of the environment into the command line, where everybody can read them
+    return [*words, "--", *(word.replace("$", "$$") for word in command)]
+
+
+def numbered(unit):
+    """A name for a unit that no other has."""
+    return f"{unit}-{time.monotonic_ns()}"
+
+
+def run_unit(unit, properties, command, limit, merged=False):
+    """Run a command in a transient unit and return its stdout.
+
+    :param unit: beginning of the unit's name
+    :param limit: seconds until it is ended
+    :param merged: whether stderr is part of what it returns, as it comes
+    :raises CommandFailed: it failed, or took longer than ``limit``
+    """
+    # A command that systemd was told to stop, as at a shutdown, counts as a success. Only this word tells of one.
+    wrapped = ["/bin/sh", "-c", f'"$@" && echo {SUCCEEDED}', "sh", *command]
+    words = unit_command(numbered(unit), [*properties, f"RuntimeMaxSec={limit}"], wrapped)
+    words.insert(1, "--pipe")
+    stderr = subprocess.STDOUT if merged else subprocess.PIPE
+    started = time.monotonic()
+    result = subprocess.run(
+        words, stdout=subprocess.PIPE, stderr=stderr, text=True, errors="replace", check=False, stdin=subprocess.DEVNULL
+    )
+    if result.returncode == 0 and result.stdout.endswith(f"{SUCCEEDED}\n"):
+        return result.stdout[: -len(f"{SUCCEEDED}\n")]
+    output = (result.stdout + (result.stderr or "")).splitlines()
+    problem = ""
+    if result.returncode == 0:
+        problem = "was stopped before it was done"
+    elif time.monotonic() - started >= limit:
+        problem = f"was ended after {limit} s"
+    raise CommandFailed(None if problem else result.returncode, output[-SHOWN_LINES:], problem)
+
+
+def service_properties(text, instance):
+    """What the unit of a service, as ``systemctl cat`` shows it, says of its processes, for a transient unit.
+
+    :param instance: what ``%i`` stands for; a transient unit knows no specifiers
+    """
+    section = ""
+    properties = []
+    for line in text.replace("\\\n", " ").splitlines():
+        line = line.strip()
+        if line.startswith("["):
+            section = line
+        elif section == "[Service]" and line and line[0] not in "#;":
+            name, _equals, value = line.partition("=")
+            if not OWN_TO_SERVICES.fullmatch(name):
+                properties.append(f"{name}={value}".replace("%i", instance).replace("%%", "%"))
+    return properties
 
 
 # --- health ----------------------------------------------------------------------------------------------------------
@@ -233,16 +350,41 @@ def drain(path, limit=DRAIN_LIMIT):
         time.sleep(0.1)
 
 
-def running(app="*"):
-    """{app: {release: whether all it has left to do is stop}} of what is loaded and not stopped, of one app or all."""
-    units = json.loads(systemctl("list-units", "--all", "--output=json", f"flask-{app}@*").stdout)
-    found = {}
-    for unit in units:
+# A unit of a release. process: "web", what else it runs, or a schedule with ".job" behind it, which runs until it is
+# done. state: systemd's ActiveState.
+Unit = collections.namedtuple("Unit", "name app process release state")
+JOB = ".job"
+
+
+def units_of_releases(app="*"):
+    """List the units of releases that are loaded and not stopped, of one app or all."""
+    patterns = (f"flask-{app}@*", f"flask-{app}.*@*")
+    found = []
+    for unit in json.loads(systemctl("list-units", "--all", "--output=json", *patterns).stdout):
+        prefix, _at, instance = unit["unit"].partition("@")
+        name, _dot, process = prefix[len("flask-") :].partition(".")
+        release = instance.rpartition(".")[0].partition(":")[0]
         if unit["active"] != "inactive":
-            prefix, instance = unit["unit"].split("@", 1)
-            releases, name = found.setdefault(prefix[len("flask-") :], {}), instance.rsplit(".", 1)[0]
-            releases[name] = releases.get(name, False) or unit["active"] == "deactivating"
+            found.append(Unit(unit["unit"], name, process or "web", release, unit["active"]))
     return found
+
+
+def running(app="*"):
+    """{app: {release: {process: whether all it has left to do is stop}}} of what is loaded and not stopped."""
+    found = {}
+    for unit in units_of_releases(app):
+        processes = found.setdefault(unit.app, {}).setdefault(unit.release, {})
+        ending = unit.state == "deactivating" or unit.process.endswith(JOB)
+        processes[unit.process] = processes.get(unit.process, False) or ending
+    return found
+
+
+def running_web(app="*"):
+    """{app: {release: whether all it has left to do is stop}} of web processes."""
+    return {
+        name: {release: processes["web"] for release, processes in releases.items() if "web" in processes}
+        for name, releases in running(app).items()
+    }
 
 
 # --- an app and its releases -----------------------------------------------------------------------------------------
@@ -256,6 +398,7 @@ class App:
         self.name = name
         self.directory = os.path.join(root, name)
         self.current = os.path.join(self.directory, "current")
+        self.previous = os.path.join(self.directory, "previous")
         self.releases_directory = os.path.join(self.directory, "releases")
         self.builds_directory = os.path.join(self.directory, "builds")
         self.marks_directory = os.path.join(self.directory, "marks")
@@ -287,7 +430,11 @@ class App:
         return read_json(os.path.join(self.marks_directory, f"{name}.json")) or {}
 
     def set_mark(self, name, state, **more):
-        mark = {**self.mark(name), "state": state, "at": time.time(), **more}
+        self.note(name, state=state, at=time.time(), **more)
+
+    def note(self, name, **more):
+        """Add to a release's mark."""
+        mark = {**self.mark(name), **more}
         write_file(os.path.join(self.marks_directory, f"{name}.json"), json.dumps(mark, indent=2) + "\n")
 
     def failed(self, name):
@@ -307,8 +454,13 @@ class App:
 
     @property
     def command_unit(self):
-        """Beginning of the names of the units that the app's commands around a switch run in."""
+        """Beginning of the names of the units that the commands of a release in the making run in."""
         return f"flask-{self.name}.command"
+
+    @property
+    def once_unit(self):
+        """The same of commands that people run in the live release; no run ends them."""
+        return f"flask-{self.name}.once"
 
     def unit(self, name, kind="service"):
         return f"flask-{self.name}@{name}.{kind}"
@@ -324,20 +476,57 @@ class App:
         """Whether systemd makes the release's socket; granian can't be given one and makes its own, in a directory."""
         return os.path.basename(self.socket_path(name)) == f"{name}.sock"
 
-    def _install_drop_in(self, name):
-        """Tell systemd what this release's unit has of its own.
+    def processes(self, name):
+        """{process: its settings} of what a release runs beside its web process."""
+        return (self.release(name) or {}).get("processes", {})
 
-        It reads that when it loads the unit for the first time, without a reload (tried on systemd 252 and 257). What
-        an older version of this collection released has nothing of its own.
+    def jobs(self, name):
+        """{schedule: its command and timeout} of what a release is to run at given times."""
+        return (self.release(name) or {}).get("jobs", {})
+
+    def patience(self):
+        """Seconds that the processes of releases may take to end."""
+        releases = self.records().values()
+        return max((own["stop_timeout"] for each in releases for own in each.get("processes", {}).values()), default=0)
+
+    def process_units(self, name, process):
+        """Names of the units of a process, one an instance."""
+        count = self.processes(name)[process]["instances"]
+        return [f"flask-{self.name}.{process}@{name}:{number}.service" for number in range(1, count + 1)]
+
+    def _unit_files(self, name):
+        """{path: text} of the files that tell systemd what this release alone has. What an older version of this
+        collection released has none.
         """
-        path = os.path.join(self.drop_in(name), "release.conf")
-        source = os.path.join(self.releases_directory, name, "service.conf")
-        if os.path.exists(path) or not os.path.exists(source):
-            return
-        with open(source, encoding="utf-8") as stream:
-            text = stream.read()
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        write_file(path, text)
+        directory = os.path.join(self.releases_directory, name)
+        files = {os.path.join(self.drop_in(name), "release.conf"): read_text(os.path.join(directory, "service.conf"))}
+        for process in self.processes(name):
+            text = read_text(os.path.join(directory, f"{process}.service"))
+            # %i is the release in it, to which systemd would add the number
+            text = text and re.sub("%(.)", lambda found: name if found[1] == "i" else found[0], text)
+            files.update((os.path.join(UNITS, unit), text) for unit in self.process_units(name, process))
+        return {path: text for path, text in files.items() if text is not None}
+
+    def unit_files_differ(self, name):
+        """Whether systemd is told something else of a release than the release says."""
+        return any(read_text(path) != text for path, text in self._unit_files(name).items())
+
+    def install_unit_files(self, name):
+        """Tell systemd what this release's units have of their own.
+
+        It reads that when it loads a unit for the first time, without a reload (tried on systemd 252 and 257).
+        """
+        for path, text in self._unit_files(name).items():
+            if read_text(path) != text:
+                os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+                write_file(path, text)
+
+    def _remove_unit_files(self, release):
+        """:param release: name of a release, or a pattern"""
+        for path in glob.glob(os.path.join(UNITS, f"flask-{self.name}@{release}.service.d")):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in glob.glob(os.path.join(UNITS, f"flask-{self.name}.*@{release}:*.service*")):
+            os.unlink(path)
 
     def _make_socket_directory(self, name):
         """Where a server that makes its own socket may do so, and only the proxy may pass."""
@@ -353,8 +542,27 @@ class App:
         os.chown(path, pwd.getpwnam(release["user"]).pw_uid, pwd.getpwnam(release["proxy_user"]).pw_gid)
         os.chmod(path, 0o710)
 
+    def command_properties(self, name):
+        """What a command needs to be to a release as its web process is: account, sandbox, limits and environment.
+
+        Read from systemd's own view of the unit, so that there is one place that says it.
+        """
+        self.install_unit_files(name)
+        directory = os.path.join(self.releases_directory, name, "build", self.release(name).get("path", "."))
+        text = systemctl("cat", "--", self.unit(name), check=True).stdout
+        return [*service_properties(text, name), f"WorkingDirectory={directory}", f"TimeoutStopSec={STOP_LIMIT}"]
+
+    def run(self, name, command, limit, unit=""):
+        """Run a shell command as a process of a release and return its output. Raises CommandFailed.
+
+        :param unit: beginning of its unit's name, ``command_unit`` when empty
+        """
+        return run_unit(
+            unit or self.command_unit, self.command_properties(name), ["/bin/sh", "-c", command], limit, True
+        )
+
     def start(self, name):
-        self._install_drop_in(name)
+        self.install_unit_files(name)
         sockets = []
         if self.has_socket_unit(name):
             sockets = [self.unit(name, "socket")]
@@ -374,19 +582,26 @@ class App:
         self.stop(name, wait=False)
         systemctl("kill", "--signal=KILL", "--", self.unit(name))
         self.stop(name)
+        with contextlib.suppress(FileNotFoundError):
+            if not self.has_socket_unit(name):
+                os.unlink(self.socket_path(name))  # of its own, which nobody removes for a server that is killed
 
-    def check(self, name):
-        """Raise Unhealthy when the process of a release has ended, or was started anew by systemd."""
-        unit = self.unit(name)
-        state = unit_states([unit]).get(unit, {})
-        waiting = state.get("Job", "0") not in ("", "0")  # its start is queued behind another unit's
-        if state.get("ActiveState") not in ("active", "activating", "reloading") and not waiting:
-            message = f"{unit} is {state.get('ActiveState', 'unknown')} ({state.get('Result', 'unknown')})"
-            raise Unhealthy(message, exit_status(state), unit)
-        if state.get("SubState") == "auto-restart":
-            raise Unhealthy(f"{unit} exited and is started again", exit_status(state), unit)
-        if state.get("NRestarts", "0") != "0":  # how it ended is not known any more
-            raise Unhealthy(f"{unit} exited and was started again", None, unit)
+    def check(self, name, others=()):
+        """Raise Unhealthy when the web process of a release has ended, or was started anew by systemd.
+
+        :param others: units of which the same is asked
+        """
+        states = unit_states([self.unit(name), *others])
+        for unit in (self.unit(name), *others):
+            state = states.get(unit, {})
+            waiting = state.get("Job", "0") not in ("", "0")  # its start is queued behind another unit's
+            if state.get("ActiveState") not in ("active", "activating", "reloading") and not waiting:
+                message = f"{unit} is {state.get('ActiveState', 'unknown')} ({state.get('Result', 'unknown')})"
+                raise Unhealthy(message, exit_status(state), unit)
+            if state.get("SubState") == "auto-restart":
+                raise Unhealthy(f"{unit} exited and is started again", exit_status(state), unit)
+            if state.get("NRestarts", "0") != "0":  # how it ended is not known any more
+                raise Unhealthy(f"{unit} exited and was started again", None, unit)
 
     def wait_until_healthy(self, name, health):
         """Probe a started release until it answers as it must, or can't any more. Raises Unhealthy."""
@@ -402,6 +617,8 @@ class App:
                 problems.append(problem)
 
         while True:
+            # looked at before the question: who was held up beyond it himself, by a sleeping machine, asks once more
+            late = time.monotonic() > deadline - 0.1
             problems.clear()
             # A probe may wait for long, since systemd holds the socket open even when the process is gone. So the
             # process is looked at meanwhile.
@@ -416,7 +633,7 @@ class App:
             self.check(name)
             problem = problems[0]
             answer = problem if getattr(problem, "status", None) else answer
-            if time.monotonic() > deadline - 0.1:
+            if late:
                 problem = answer or problem
                 message = f"{problem}, for {health['timeout']} s"
                 raise Unhealthy(message, getattr(problem, "status", None), getattr(problem, "command", ""))
@@ -425,14 +642,23 @@ class App:
     def switch(self, name):
         """Give a release the traffic: the one commit point of a deployment.
 
-        nginx follows the link at each connect, so this rename moves code, configuration, static files and traffic.
+        nginx follows the link at each connect, so this rename moves code, configuration, static files and traffic. The
+        link ``previous`` goes first: killed in between, both name the release that has the traffic, which loses no
+        file that one of its own pages names.
         """
-        temporary = f"{self.current}.new"
+        live = self.live()
+        if live not in (None, name):
+            self._point(self.previous, live)
+        self._point(self.current, name)
+
+    def _point(self, link, name):
+        """Have a link name a release; it names the old one or the new one at any moment."""
+        temporary = f"{link}.new"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         os.symlink(os.path.join("releases", name), temporary)
         fsync_directory(self.directory)
-        os.replace(temporary, self.current)
+        os.replace(temporary, link)
         fsync_directory(self.directory)
 
     def start_settling(self, name):
@@ -448,27 +674,22 @@ class App:
         unit = self.settle_unit(name)
         return unit_states([unit], ("ActiveState",)).get(unit, {}).get("ActiveState") in ("active", "activating")
 
-    def remove(self):
+    def remove(self, runtime_root):
         """Stop and remove everything of the app but its data, its account and its unit files (those are file_set's).
 
-        May be called again after it was interrupted.
+        May be called again after it was interrupted. The caller holds the app's lock, whose file goes, too.
         """
-        units = [self.target, f"flask-{self.name}.live.service"]
-        systemctl("disable", "--quiet", "--", units[0])
-        transient = (f"flask-{self.name}.settle-*", f"{self.command_unit}-*")
-        systemctl("stop", "--", *units, f"flask-{self.name}@*", *transient)
-        systemctl("reset-failed", "--", f"flask-{self.name}@*")
-        for name in os.listdir(self.releases_directory):
-            with contextlib.suppress(OSError):  # half a release may have no link to its socket
-                parent = os.path.dirname(self.socket_path(name))
-                if not self.has_socket_unit(name):
-                    parent = os.path.dirname(parent)
-                self.clear(name)
-                os.rmdir(parent)
-        for path in glob.glob(os.path.join(UNITS, f"flask-{self.name}@*.service.d")):
-            shutil.rmtree(path)
-        shutil.rmtree(os.path.join(CACHE_ROOT, self.name), ignore_errors=True)
-        shutil.rmtree(self.directory)
+        systemctl("disable", "--quiet", "--", self.target)
+        units = (f"flask-{self.name}@*", f"flask-{self.name}.*")  # no name of an app has a dot
+        systemctl("stop", "--", *units, limit=120 + self.patience())
+        systemctl("reset-failed", "--", *units)
+        self._remove_unit_files("?*")
+        remove_stamps(f"flask-{self.name}.*.timer")
+        for path in (os.path.join(CACHE_ROOT, self.name), os.path.join(runtime_root, self.name)):
+            shutil.rmtree(path, ignore_errors=True)
+        if os.path.isdir(self.directory):
+            shutil.rmtree(self.directory)
+        os.unlink(lock_path(self.root, self.name))
 
     def retire(self):
         """Stop what has no traffic (each drains first, by its ExecStop=), and remove releases beyond the kept ones."""
@@ -490,6 +711,8 @@ class App:
         The ``keep`` newest that proved good stay, so do those in ``never``, and as many of the others: they say what
         went wrong.
         """
+        for path in self.scraps():
+            os.unlink(path)
         names = self.releases()
         for name in set(os.listdir(self.releases_directory)) - {*names, *never}:
             self.clear(name)
@@ -498,6 +721,12 @@ class App:
         for name in names:
             if name not in {*good[-keep:], *others[-keep:], *never}:
                 self.remove_release(name)
+
+    def scraps(self):
+        """Paths of what :func:`write_file` and :meth:`_point` were about to put in place when they were killed."""
+        directory = glob.escape(self.directory)
+        folders = (directory, f"{directory}/marks", f"{directory}/releases/*")
+        return [path for folder in folders for path in glob.glob(f"{folder}/*.new")]
 
     def remove_release(self, name):
         directory = os.path.join(self.releases_directory, name)
@@ -512,17 +741,36 @@ class App:
         """Remove all that there is under the name of a release."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(self.marks_directory, f"{name}.json"))
-        shutil.rmtree(self.drop_in(name), ignore_errors=True)
+        self._remove_unit_files(glob.escape(name))
         with contextlib.suppress(OSError):  # half a release may have no link to its socket yet
             if not self.has_socket_unit(name):
                 shutil.rmtree(os.path.dirname(self.socket_path(name)))
         shutil.rmtree(os.path.join(self.releases_directory, name), ignore_errors=True)
 
 
+def remove_stamps(timer):
+    """Remove what systemd keeps of a timer that is gone: of a new one of that name it would tell nothing.
+
+    :param timer: the name of a unit, or a pattern
+    """
+    for path in glob.glob(os.path.join(STAMPS, f"stamp-{timer}")):
+        os.unlink(path)
+
+
 def apps_on_host(root):
     """Names of the apps that have a directory on this host, in alphabetical order."""
     names = os.listdir(root) if os.path.isdir(root) else []
     return sorted(name for name in names if os.path.isdir(os.path.join(root, name, "releases")))
+
+
+def traces_on_host(root, runtime_root):
+    """Names of the apps of which this host has anything below these two directories, in alphabetical order: also of
+    those whose removal was interrupted.
+    """
+    parts = ("releases", "builds", "marks", "repo.git")
+    names = os.listdir(root) if os.path.isdir(root) else []
+    found = {name for name in names if any(os.path.isdir(os.path.join(root, name, part)) for part in parts)}
+    return sorted(found | set(os.listdir(runtime_root) if os.path.isdir(runtime_root) else ()))
 
 
 def unused_name(stem, taken):
@@ -539,14 +787,70 @@ def stamp_path(build):
     return f"{build}.json"
 
 
+def seal_path(build):
+    """Where it is written what a build's files were like when it was done."""
+    return f"{build}.seal"
+
+
 def remove_build(path):
-    """Remove a build; its stamp goes first, so that half of one never passes for a whole one."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(stamp_path(path))
+    """Remove a build, or a file in the place of one; its stamp goes first, so that half of one never passes for a whole
+    one.
+    """
+    for file in (stamp_path(path), seal_path(path), path):
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+            os.unlink(file)
     shutil.rmtree(path, ignore_errors=True)
 
 
 # --- what systemd calls ----------------------------------------------------------------------------------------------
+
+
+def start_processes(units):
+    """Start units of processes, of any apps."""
+    if units:
+        systemctl("reset-failed", "--", *sorted(units))  # their counts of restarts, too
+        systemctl("start", "--no-block", "--", *sorted(units))
+
+
+class Succession:
+    """The processes of a release follow those of others: these are told to end, and each process of the release is
+    started once they have.
+
+    :ivar name: the release, which has the traffic
+    :ivar waiting: {process: its settings} of those that were not started yet
+    :ivar units: the units of those that were
+    :ivar done: whether all of its processes were started, and those of others have ended
+    """
+
+    def __init__(self, app, name):
+        self.app = app
+        self.name = name
+        self.units = []
+        self.waiting = app.processes(name)
+        # systemd is not asked about apps that have no such processes
+        self.done = not any(release.get("processes") for release in app.records().values())
+
+    def advance(self):
+        """Do what can be done now; returns whether anything was started. The caller holds the app's lock."""
+        units = units_of_releases(self.app.name)
+        here = [unit for unit in units if unit.process != "web" and not unit.process.endswith(JOB)]
+        others = [unit for unit in here if unit.release != self.name]
+        failed = [unit.name for unit in others if unit.state == "failed"]
+        unwanted = [unit.name for unit in others if unit.state not in ("failed", "deactivating")]
+        ending = {unit.process for unit in others if unit.state != "failed"}
+        # the release may have had the traffic before, and lost it a moment ago
+        ending |= {unit.process for unit in here if unit not in others and unit.state == "deactivating"}
+        if unwanted:
+            systemctl("stop", "--no-block", "--", *unwanted)
+        if failed:
+            systemctl("reset-failed", "--", *failed)
+        ready = [process for process, own in self.waiting.items() if own["overlap"] or process not in ending]
+        units = [unit for process in ready for unit in self.app.process_units(self.name, process)]
+        start_processes(set(units).difference(unit.name for unit in here if unit.state != "failed"))
+        self.units += units
+        self.waiting = {process: own for process, own in self.waiting.items() if process not in ready}
+        self.done = not self.waiting and not ending
+        return bool(units)
 
 
 def settle(app, name):
@@ -555,35 +859,68 @@ def settle(app, name):
     Runs as a transient unit, without the lock while it watches. Whoever switched meanwhile has won: nothing is done
     unless this release is still the live one.
     """
-    release = app.release(name)
-    previous = app.mark(name).get("previous")
-    problem = watch(app, name, release["health"])
+    problem = watch(app, name, app.release(name)["health"])
+    previous = None
     with lock(app.root, wait=math.inf, name=app.name):
-        if app.live() != name:
-            return
-        if problem is None:
-            app.set_mark(name, "settled", proven=True)
-            app.retire()
-            return
-        lines = journal(app.unit(name))
-        if previous and app.release(previous) is None:
-            previous = None  # it was removed: better a sick release than none
-        if previous:
-            app.start(previous)  # it still runs; after a reboot in between it may not
-            app.switch(previous)
-            start_live(app)  # goes on watching it, should it lack its own verdict
-        details = {"command": problem.command, "status": problem.status, "journal": lines}
-        app.set_mark(name, "failed", reason=str(problem), returned_to=previous, **details)
+        if app.live() == name:
+            previous = give_verdict(app, name, problem)
+    if previous:
+        app.stop(name, wait=False)
+    finish_succession(app)
     if previous:
         app.stop(name)
 
 
+def give_verdict(app, name, problem):
+    """Write down what became of the live release; returns the one that the traffic went back to, or None."""
+    if problem is None:
+        app.set_mark(name, "settled", proven=True)
+        app.retire()
+        return None
+    lines = journal(problem.command if problem.command.endswith(".service") else app.unit(name))
+    previous = app.mark(name).get("previous")
+    if previous and app.release(previous) is None:
+        previous = None  # it was removed: better a sick release than none
+    if previous:
+        app.start(previous)  # it still runs; after a reboot in between it may not
+        app.switch(previous)
+        start_live(app)  # goes on watching it, should it lack its own verdict
+    details = {"command": problem.command, "status": problem.status, "journal": lines}
+    app.set_mark(name, "failed", reason=str(problem), returned_to=previous, **details)
+    return previous
+
+
+def finish_succession(app):
+    """Have the processes of what has the traffic run, and no others, for as long as that takes."""
+    succession = None
+    while True:
+        with lock(app.root, wait=math.inf, name=app.name):
+            live = app.live()
+            if live is None or app.mark(live).get("state") == "settling":  # which is the matter of its watch
+                return
+            if succession is None or succession.name != live:
+                succession = Succession(app, live)
+            if not succession.done:
+                succession.advance()
+        if succession.done:
+            return
+        time.sleep(WATCH_INTERVAL)
+
+
 def watch(app, name, health):
-    """What showed within the settle time, an Unhealthy; None when nothing did, or when the release lost the traffic."""
+    """Start the processes of the new live release in time, and watch it for its settle time from then on.
+
+    Returns what showed, an Unhealthy; None when nothing did, or when the release lost the traffic.
+    """
+    succession = Succession(app, name)
     deadline = time.monotonic() + health["settle"]
     path = app.socket_path(name)
     unanswered = 0
     while app.live() == name:
+        if not succession.done:
+            with contextlib.suppress(LockTimeout), lock(app.root, wait=0, name=app.name):
+                if app.live() == name and succession.advance():
+                    deadline = time.monotonic() + health["settle"]
         try:
             probe(path, health)
             unanswered = 0
@@ -592,10 +929,11 @@ def watch(app, name, health):
             if unanswered == 2:  # one refused request under load is not a dead release
                 return problem
         try:
-            app.check(name)  # after the probe, which may have waited for the process to be started again
+            # after the probe, which may have waited for the process to be started again
+            app.check(name, succession.units)
         except Unhealthy as problem:
             return problem
-        if not unanswered and time.monotonic() >= deadline:
+        if not unanswered and not succession.waiting and time.monotonic() >= deadline:
             return None
         time.sleep(WATCH_INTERVAL)
     return None
@@ -613,30 +951,92 @@ def start_live(app):
         app.start_settling(name)
 
 
+# --- the command -----------------------------------------------------------------------------------------------------
+
+SYSTEMD_VERBS = {"live": 1, "settle": 2, "drain": 2, "schedule": 2}  # how many words each takes
+
+
+def become_command(app, words):
+    """Become a command that is a process of the live release, with this terminal, input and output.
+
+    Does not return. The exit status is the command's.
+    """
+    name = app.live()
+    if name is None:
+        here = ", ".join(apps_on_host(app.root)) or "none"
+        sys.exit(f"flask-app: there is no app {app.name!r} with a live release; apps in {app.root}: {here}")
+    # by a shell, since systemd-run looks for a program in the PATH of its own
+    shell = ["/bin/sh", "-c", 'exec "$@"', "sh", *words]
+    command = unit_command(numbered(app.once_unit), app.command_properties(name), shell)
+    command[1:1] = ["--pty", "--pipe"]  # a terminal only where there is one
+    # From systemd 257 on it would show the command line in the title, and colour the background.
+    plain = {"SYSTEMD_ADJUST_TERMINAL_TITLE": "0", "SYSTEMD_TINT_BACKGROUND": "0"}
+    os.execvpe(command[0], command, {**os.environ, **plain})
+
+
+def become_job(app, schedule):
+    """Become the command of a schedule, as a process of the live release that outlives its traffic. Does not return,
+    unless the release has no such command, as after a rollback.
+    """
+    name = app.live()
+    own = app.jobs(name).get(schedule) if name else None
+    if own is None:
+        print(f"nothing to run: {name or 'no live release'} has no schedule {schedule!r}")
+        return
+    unit = f"flask-{app.name}.{schedule}"
+    # whoever stops the schedule's service stops the job
+    properties = [*app.command_properties(name), f"RuntimeMaxSec={own['timeout']}", f"PartOf={unit}.service"]
+    command = unit_command(f"{unit}{JOB}@{name}.service", properties, ["/bin/sh", "-c", own["command"]])
+    os.execvp(command[0], [command[0], "--pipe", *command[1:]])
+
+
+def judge_calendars(events):
+    """Have systemd judge calendar events, each behind ": " and what it belongs to. Exits with what is wrong."""
+    problems = []
+    for each in events:
+        event = each.rpartition(": ")[2]
+        command = ["systemd-analyze", "calendar", "--", event]
+        if subprocess.run(command, capture_output=True, check=False, timeout=60).returncode:
+            problems.append(f"{each!r} is no calendar event that systemd knows here")
+    if problems:
+        sys.exit("\n".join(problems))
+
+
 def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="flask-app", description="Releases of the Flask apps on this host.")
-    parser.add_argument("--root", default="/opt/flask_apps", help="where the apps are (default: %(default)s)")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for command, description in (
-        ("live", "start the live release of an app"),
-        ("settle", "watch a new live release"),
-        ("drain", "wait until nobody is connected to a release"),
-    ):
-        subparser = commands.add_parser(command, help=description)
-        subparser.add_argument("app")
-        if command != "live":
-            subparser.add_argument("release")
+    parser = argparse.ArgumentParser(
+        prog="flask-app",
+        usage="flask-app [--root ROOT] APP COMMAND [ARGUMENT...]",
+        description="Run a command in the live release of an app on this host: as its user, in its sandbox and"
+        " environment, such as `flask-app hello flask shell`.",
+        epilog="systemd calls `live APP`, `settle APP RELEASE`, `drain APP RELEASE` and `schedule APP SCHEDULE`, and"
+        " Ansible `calendar EVENT...`. For an app of such a name, write `flask-app run APP COMMAND`.",
+    )
+    parser.add_argument("--root", default=ROOT, help="where the apps are (default: %(default)s)")
+    parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if options.command == "drain":
-        app = App(options.root, options.app)
-        # systemd calls this also after the main process has died. Then only the restart that comes next can answer
-        # those who wait. A release that failed is not waited for either: it may never answer.
-        if "MAINPID" in os.environ and not app.failed(options.release):
-            drain(app.socket_path(options.release))
-    elif options.command == "live":
-        start_live(App(options.root, options.app))
-    else:
-        settle(App(options.root, options.app), options.release)
+    words = options.words
+    if words[:1] == ["calendar"]:
+        judge_calendars(words[1:])
+        return 0
+    verb = words.pop(0) if words[:1] and words[0] in ("run", *SYSTEMD_VERBS) else "run"
+    if len(words) < 2 if verb == "run" else len(words) != SYSTEMD_VERBS[verb]:
+        parser.error("it takes an app and a command")
+    if os.geteuid() != 0:
+        parser.error("it must be run as root")
+    app = App(options.root, words[0])
+    if verb == "run":
+        become_command(app, words[1:])
+    elif verb == "live":
+        start_live(app)
+        finish_succession(app)
+    elif verb == "schedule":
+        become_job(app, words[1])
+    elif verb == "settle":
+        settle(app, words[1])
+    # systemd calls this also after the main process has died. Then only the restart that comes next can answer those
+    # who wait. A release that failed is not waited for either: it may never answer.
+    elif "MAINPID" in os.environ and not app.failed(words[1]):
+        drain(app.socket_path(words[1]))
     return 0
 
 

@@ -8,6 +8,13 @@ from __future__ import annotations
 import re
 
 
+def unexpected(error):
+    """An exception nobody foresaw, without its text, which may tell a value; of a failed system call what and where."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{type(error).__name__}: {error.strerror}" + (f": {error.filename}" if error.filename else "")
+    return type(error).__name__
+
+
 def failure(app, step, message, output, command="", status=None):
     """A failed app as a result's ``errors`` has it.
 
@@ -44,10 +51,16 @@ def changes(app, before, after, commits, settings, back=False):
     return "\n".join(lines) + "\n"
 
 
-def release_line(app, entry, started):
+def release_line(app, entry):
     """One line on what became of an app in a run; ``entry`` as in the results of app_activate."""
     release = entry["to"] or "unknown until deployed"
     if entry["from"] == entry["to"]:
-        return f"{app}: {release} {'started' if started else 'unchanged'}, {entry['url']}"
+        mended = f"mended ({'; '.join(entry['mended'])})" if entry["mended"] else "unchanged"
+        return f"{app}: {release} {mended}, {entry['url']}"
     took = f" in {entry['seconds']} s" if entry["seconds"] else ""
-    return f"{app}: {entry['from'] or 'nothing'} -> {release}{took}, {entry['url']}"
+    commands = ""
+    if entry["release_commands"]:
+        commands = f" after {' and '.join(f'`{command}`' for command in entry['release_commands'])}"
+    elif entry["release_leader"]:
+        commands = f" (its release commands are {entry['release_leader']}'s to run)"
+    return f"{app}: {entry['from'] or 'nothing'} -> {release}{commands}{took}, {entry['url']}"

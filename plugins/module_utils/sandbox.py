@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import tempfile
-import time
+
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import run_unit
 
 PROPERTIES = (
     "NoNewPrivileges=yes",
@@ -40,20 +42,6 @@ PROPERTIES = (
 
 
 LIMIT = 1800  # seconds a command may take
-DONE = "command-has-succeeded"
-
-
-class CommandFailed(Exception):
-    """A command in the sandbox exited with something other than 0.
-
-    :ivar status: its exit status
-    :ivar output: the last lines of its output (stdout and stderr together)
-    """
-
-    def __init__(self, status, output):
-        super().__init__(f"exit status {status}")
-        self.status = status
-        self.output = output
 
 
 def render_environment(variables):
@@ -79,7 +67,17 @@ def parse_environment(text):
 
 
 def run(
-    command, unit, user, writable=(), readable=(), hidden=(), environment=None, directory="/", limit=LIMIT, lines=25
+    command,
+    unit,
+    user,
+    writable=(),
+    readable=(),
+    hidden=(),
+    environment=None,
+    directory="/",
+    limit=LIMIT,
+    network=True,
+    merged=False,
 ):
     """Run ``command`` (a list) as ``user`` and return its stdout.
 
@@ -89,34 +87,21 @@ def run(
     :param hidden: directories that appear empty
     :param environment: dict; it travels in a file, since everybody can read a command line and a unit's properties
     :param limit: seconds until it is ended
+    :param network: whether it reaches one
+    :param merged: whether stderr is part of what it returns, as it comes
     :raises CommandFailed: it failed, or took longer than ``limit``
     """
-    properties = [*PROPERTIES, f"User={user}", f"WorkingDirectory={directory}", f"RuntimeMaxSec={limit}"]
+    properties = [*PROPERTIES, f"User={user}", f"WorkingDirectory={directory}"]
     properties += [f"TemporaryFileSystem={path}:ro" for path in hidden]
     properties += [f"BindReadOnlyPaths={path}" for path in readable]
     properties += [f"BindPaths={path}" for path in writable]
-    full = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--service-type=exec"]
-    full += ["--description=A command of a Flask app"]  # not the command itself, which would get into the journal
-    full += [f"--unit={unit}-{time.monotonic_ns()}"]
-    full += [f"--property={each}" for each in properties]
-    with tempfile.NamedTemporaryFile("w", dir="/run", prefix="flask-app-", encoding="utf-8") as stream:  # mode 0600
+    properties += [] if network else ["PrivateNetwork=yes"]
+    # A file without a name, which goes with this process, however that ends. Only root may look into its descriptors.
+    with tempfile.TemporaryFile("w", dir="/run", encoding="utf-8") as stream:
         stream.write(render_environment({"HOME": "/tmp", **(environment or {})}))
         stream.flush()
-        # A command that systemd was told to stop, as at a shutdown, counts as a success. Only this word tells of one.
-        wrapped = ["/bin/sh", "-c", f'"$@" && echo {DONE}', "sh", *command]
-        # systemd would put values of the environment into the command line, where everybody can read them
-        wrapped = [word.replace("$", "$$") for word in wrapped]
-        full += [f"--property=EnvironmentFile={stream.name}", "--", *wrapped]
-        started = time.monotonic()
-        result = subprocess.run(full, capture_output=True, text=True, errors="replace", check=False)
-    if result.returncode == 0 and result.stdout.endswith(f"{DONE}\n"):
-        return result.stdout[: -len(f"{DONE}\n")]
-    output = (result.stdout + result.stderr).splitlines()
-    if result.returncode == 0:
-        output.append("stopped before it was done")
-    elif time.monotonic() - started >= limit:
-        output.append(f"ended after {limit} s")
-    raise CommandFailed(result.returncode, output[-lines:])
+        path = f"/proc/{os.getpid()}/fd/{stream.fileno()}"
+        return run_unit(unit, [*properties, f"EnvironmentFile={path}"], command, limit, merged)
 
 
 def stop(unit):

@@ -10,26 +10,28 @@ module: app_activate
 short_description: Release built Flask apps on a host and give them the traffic when they are healthy
 version_added: 0.1.0
 description:
-  - For each app whose build or configuration differs from its live release, writes a release, starts it beside the live
-    one, asks its health path on its own socket, and only then moves the traffic, by one rename.
+  - For each app whose build or configuration differs from its live release, writes a release, runs its release commands
+    on the host that leads, starts it beside the live one, asks its health path on its own socket, and only then moves
+    the traffic, by one rename.
   - The host itself then watches the new release for its settle time. It gives the traffic back when the release dies,
     and otherwise stops the release that had the traffic before, once nobody is connected to it any more.
   - Whatever fails before the switch leaves the old release serving. One broken app does not stop the others.
   - With a plan for going back, does the same with earlier releases, which are there already.
-  - Live releases that should run and do not are started.
+  - What has become of live releases that stay (stopped or masked units, lost sockets, settings that systemd was told
+    otherwise, owners and modes) is put right without a new release.
 author:
   - flaskfleet.deploy contributors (@flaskfleet)
+extends_documentation_fragment:
+  - flaskfleet.deploy.modules
+  - flaskfleet.deploy.modules.lock
 attributes:
   check_mode:
-    description: Can run in check_mode and tell what it would change without changing it.
     support: full
     details: Says which release each app would get. For a commit that only the host can resolve it is unknown.
   diff_mode:
-    description: Returns what changed in diff mode.
     support: full
     details: The subjects of the commits between two releases, and the names of the settings that differ, never a value.
   idempotent:
-    description: When run twice in a row outside check mode with the same arguments, the second run indicates no change.
     support: full
 options:
   plan:
@@ -45,10 +47,6 @@ options:
     description: Set by the action plugin; the releases' files and environments, secrets included, encoded.
     type: str
     default: ""
-  lock_timeout:
-    description: Seconds to wait for another run that works on the same host.
-    type: int
-    default: 600
 notes:
   - Runs as root and needs systemd on the host.
 seealso:
@@ -76,11 +74,22 @@ apps:
       description: The release that is live now; null in check mode when the commit is not known.
       type: str
     changed:
-      description: Whether the app got another release, or its live one was started.
+      description: Whether the app got another release, or something of its live one was mended.
       type: bool
+    mended:
+      description: What of the live release was not as it was left, such as a stopped or masked unit.
+      type: list
+      elements: str
     seconds:
       description: From the first step to the switch; 0 where nothing was released.
       type: float
+    release_commands:
+      description: The release commands that were run, or would be in check mode.
+      type: list
+      elements: str
+    release_leader:
+      description: The host that runs the app's release commands, which this one left out; empty where there were none.
+      type: str
     url:
       description: Where the app answers.
       type: str
@@ -101,11 +110,16 @@ errors:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flaskfleet.deploy.plugins.module_utils import activation, memory
+from ansible_collections.flaskfleet.deploy.plugins.module_utils import activation, memory, upkeep
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.builds import Builder
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.payload import decode, scrub
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import App, LockTimeout, lock
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import changes, failure, release_line
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import (
+    changes,
+    failure,
+    release_line,
+    unexpected,
+)
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import parse_environment
 
 
@@ -124,12 +138,11 @@ class Run:
     def activations(self):
         """One Activation for each app, as things stand on the host. Apps that can't go back are reported at once."""
         ending = activation.ending_releases()
-        hidden = [self.settings[name] for name in ("root", "data_root", "runtime_root")]
         found = []
         for app in self.plan["apps"]:
             host = App(self.settings["root"], app["name"])
             commands = {step: app[step] for step in ("before_switch", "after_switch")}
-            options = {"commands": commands, "hidden": hidden, "ending": ending.get(app["name"], ())}
+            options = {"commands": commands, "limit": app["command_timeout"], "ending": ending.get(app["name"], ())}
             if self.plan["rollback"]:
                 if app["name"] not in self.plan["rollback_to"]:
                     continue
@@ -145,14 +158,17 @@ class Run:
             elif app["name"] in self.module.params["builds"]:
                 build = self.module.params["builds"][app["name"]]
                 recipe = activation.recipe_of_plan(app, self.plan["proxy_user"], build, **self.payload[app["name"]])
-                found.append(activation.Activation(host, recipe, **options))
+                commands["release_commands"] = app["release_commands"]
+                found.append(activation.Activation(host, recipe, leader=app["release_leader"], **options))
         return found
 
     def predict(self):
         activations = self.activations()
         self.show_changes(activations)
+        findings = upkeep.Upkeep(activations).findings
         for each in activations:
-            self.report(each, each.needed)
+            self.report(each, findings.get(each.host.name, ()))
+        self.result["changed"] = self.result["changed"] or bool(upkeep.Standing(activations))
 
     def perform(self):
         with lock(self.settings["root"], self.module.params["lock_timeout"]):
@@ -162,29 +178,34 @@ class Run:
             guard = memory.Guard(self.settings["memory_reserve"] * memory.MIB)
             activation.activate_all(needed, self.settings["activation_jobs"], guard)
             waiting = [each for each in needed if each.seconds is not None]
-            started = activation.ensure_running(activations)
-            tidied = activation.stop_strays(activations)
-            for each in activation.unsettled(activations):
+            found = upkeep.Upkeep(activations)
+            found.mend()
+            for each in upkeep.unsettled(activations):
                 each.host.start_settling(each.live)
                 waiting.append(each)
             live = [each for each in activations if each.error is None or each.seconds is not None]
-            activation.enable(activation.not_enabled(live))
+            standing = upkeep.Standing(live)
+            standing.mend()
         for each in waiting:
             each.await_verdict()
         for each in activations:
             if each.error is not None:
                 self.fail(each.host.name, each.error)
             if each.error is None or each.seconds is not None:
-                self.report(each, each.needed or each.host.name in started, each.host.name in started)
-        self.result["changed"] = self.result["changed"] or bool(tidied) or any(each.touched for each in needed)
+                self.report(each, found.findings.get(each.host.name, ()))
+        self.result["changed"] = self.result["changed"] or bool(standing) or any(each.touched for each in needed)
 
-    def report(self, each, changed, started=False):
+    def report(self, each, mended):
         name = each.host.name
-        entry = {"from": each.live, "to": each.release, "changed": changed, "url": each.recipe["url"]}
-        entry["seconds"] = round(each.seconds or 0.0, 2)
+        changed = each.needed or bool(mended)
+        pending = each.pending if each.needed else []
+        entry = {"from": each.live, "to": each.release, "changed": changed, "mended": list(mended)}
+        entry.update(seconds=round(each.seconds or 0.0, 2), url=each.recipe["url"])
+        entry["release_commands"] = [] if each.leader else pending
+        entry["release_leader"] = each.leader if pending else ""
         self.result["changed"] = self.result["changed"] or changed
         self.result["apps"][name] = entry
-        self.result["summary"].append(release_line(name, entry, started))
+        self.result["summary"].append(release_line(name, entry))
 
     def fail(self, name, error):
         output = [scrub(line, self.secrets) for line in error.output]
@@ -204,7 +225,7 @@ class Run:
                 continue
             before = (each.host.release(each.live) or {}).get("commit") if each.live else None
             span = (each.recipe["commit"], before) if each.back else (before, each.recipe["commit"])
-            commits = builder.commits(planned[each.host.name], *span) if before and span[0] != span[1] else []
+            commits = builder.mirror(planned[each.host.name]).commits(*span) if before and span[0] != span[1] else []
             text = changes(each.host.name, each.live, each.release, commits, each.changes(), each.back)
             self.result["diff"].append({"prepared": text})
 
@@ -225,7 +246,7 @@ def main():
     except LockTimeout as error:
         module.fail_json(msg=str(error))
     except Exception as error:  # a traceback would print values
-        module.fail_json(msg=f"app_activate failed: {type(error).__name__}")
+        module.fail_json(msg=f"app_activate failed: {unexpected(error)}")
     module.exit_json(**run.result)
 
 

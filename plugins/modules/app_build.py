@@ -14,20 +14,24 @@ description:
     installed dependencies, immutable and named by what went in.
   - The versions are resolved on the controller, once for all hosts of a run, so that all get the same commit. Where the
     controller can't reach a repository, the host resolves it.
-  - Code is fetched by an account of its own, dependencies are installed by the app's account in a sandbox; nothing
-    that runs already is touched, and a failed build leaves nothing behind. One failed build does not stop the others.
+  - Code is fetched by an account of its own. The app's account installs the dependencies and runs the build commands,
+    in a sandbox, the latter without network and secrets. Nothing that runs already is touched, and a failed build
+    leaves nothing behind. One failed build does not stop the others.
 author:
   - flaskfleet.deploy contributors (@flaskfleet)
+extends_documentation_fragment:
+  - flaskfleet.deploy.modules
+  - flaskfleet.deploy.modules.lock
 attributes:
   check_mode:
     support: full
-    description: Resolves the versions and says which builds would be made.
+    details: Resolves the versions and says which builds would be made.
   diff_mode:
     support: none
-    description: What a build changes for people is shown by M(flaskfleet.deploy.app_activate).
+    details: What a build changes for people is shown by M(flaskfleet.deploy.app_activate).
   idempotent:
     support: full
-    description: A build that exists is never made again.
+    details: A build that exists is never made again.
 options:
   plan:
     description: What M(flaskfleet.deploy.plan) returned.
@@ -37,10 +41,6 @@ options:
     description: Set by the action plugin; the repositories' URLs and commits, encoded.
     type: str
     default: ""
-  lock_timeout:
-    description: Seconds to wait for another run that works on the same host.
-    type: int
-    default: 600
 notes:
   - Runs as root and needs systemd on the host.
 seealso:
@@ -66,18 +66,25 @@ apps:
       build: 1d7b60d2-5f3a9c11
       subject: Say hello
       built: true
+mended:
+  description: Apps whose build had other owners or modes than it was made with, or half a build beside it.
+  returned: always
+  type: list
+  elements: str
 errors:
   description:
-    - Builds that failed, each with C(app), C(step), C(message), the last lines of C(output), and all of it as C(text).
+    - Builds that failed, each with C(app), C(step), C(message), the C(command) of the app that failed with its
+      C(status), the last lines of C(output), and all of it as C(text).
   returned: always
   type: list
   elements: dict
 """
 
+import contextlib
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.builds import Builder, BuildError, build_stem
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.builds import Builder, build_stem
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.payload import decode
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import (
     BUILDS,
@@ -86,7 +93,8 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host imp
     lock,
     unused_name,
 )
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import failure
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import failure, unexpected
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.step_error import BuildError
 
 
 def wanted_commit(app, pinned):
@@ -97,35 +105,64 @@ def wanted_commit(app, pinned):
     return pinned
 
 
+def tidy(module, builder, apps, result):
+    """Remove what a killed run left of builds that this run does not need, unless another run is just building."""
+    untidy = [app for app in apps if app["name"] in result["apps"] and builder.halves(app)]
+    if not untidy:
+        return
+    try:
+        with contextlib.nullcontext() if module.check_mode else lock(builder.root, 0, BUILDS):
+            for app in untidy:
+                result["mended"].append(app["name"])
+                if not module.check_mode:
+                    builder.remove_orphans(app, result["apps"][app["name"]]["build"])
+    except LockTimeout:
+        pass
+
+
 def run(module):
     plan = module.params["plan"]
     sources = decode(module.params["payload"])
     builder = Builder(plan["settings"])
-    result = {"changed": False, "apps": {}, "errors": []}
+    result = {"changed": False, "apps": {}, "mended": [], "errors": []}
     work = []
     for app in plan["apps"]:
         source = sources[app["name"]]
         commit = wanted_commit(app, source["commit"])
         build = builder.find(app, commit)
         if build:
-            subject = builder.stamps(app)[build]["subject"]
-            result["apps"][app["name"]] = {"commit": commit, "build": build, "subject": subject, "built": False}
+            subject = builder.stamps(app)[build.name]["subject"]
+            if build.astray:
+                result["mended"].append(app["name"])
+                if not module.check_mode:
+                    build.mend()
+            try:
+                result["changed"] |= builder.publish(app, build.name, module.check_mode)
+            except BuildError as error:
+                result["errors"].append(failure(app["name"], error.step, str(error), error.output))
+                continue
+            result["apps"][app["name"]] = {"commit": commit, "build": build.name, "subject": subject, "built": False}
         elif module.check_mode:
             result["changed"] = True
             build = commit and unused_name(build_stem(app, commit), builder.stamps(app))
             result["apps"][app["name"]] = {"commit": commit, "build": build, "subject": None, "built": True}
         else:
             work.append((app, source["url"], commit))
+    for name, build in builder.damaged.items():
+        module.warn(f"{name}: in the build {build.name}, {build.damage} is not as it was made: it is built anew")
+    tidy(module, builder, plan["apps"], result)
+    result["changed"] = result["changed"] or bool(result["mended"])
     if not work:
         return result
     os.makedirs(builder.root, mode=0o755, exist_ok=True)
     with lock(builder.root, module.params["lock_timeout"], BUILDS):  # not the one of releases: a rollback can't wait
-        builder.prepare()
+        builder.dependencies.prepare()
         outcomes = builder.build_all(work, plan["settings"]["build_jobs"])
         for app, _url, _commit in work:
             outcome = outcomes[app["name"]]
             if isinstance(outcome, BuildError):
-                result["errors"].append(failure(app["name"], outcome.step, str(outcome), outcome.output))
+                told = (str(outcome), outcome.output, outcome.command, outcome.status)
+                result["errors"].append(failure(app["name"], outcome.step, *told))
             else:
                 result["changed"] = result["changed"] or outcome["built"]
                 result["apps"][app["name"]] = outcome
@@ -148,6 +185,8 @@ def main():
         module.fail_json(msg=f"{error.step}: {error}", output=error.output)
     except LockTimeout as error:
         module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"app_build failed: {unexpected(error)}")
     module.exit_json(**result)
 
 

@@ -10,26 +10,22 @@ module: app_info
 short_description: Say what the Flask apps on a host are doing
 version_added: 0.1.0
 description:
-  - Returns for each app of the host its live release, whether that is healthy now and what it uses, and the app's other
-    releases with what became of them.
+  - Returns for each app of the host its live release, whether that is healthy now and what it uses, its processes
+    beside the web process, and the app's other releases with what became of them.
   - Reads what stands on the host, so it needs no list of apps.
 author:
   - flaskfleet.deploy contributors (@flaskfleet)
+extends_documentation_fragment:
+  - flaskfleet.deploy.modules
+  - flaskfleet.deploy.modules.root
 attributes:
   check_mode:
-    description: Can run in check_mode and tell what it would change without changing it.
     support: full
   diff_mode:
-    description: Returns what changed in diff mode.
     support: none
   idempotent:
-    description: When run twice in a row outside check mode with the same arguments, the second run indicates no change.
     support: full
 options:
-  root:
-    description: Where the apps are.
-    type: path
-    default: /opt/flask_apps
   names:
     description: Only these apps. All when not given.
     type: list
@@ -94,6 +90,59 @@ apps:
     restarts:
       description: How often systemd has started it again since it was last started on purpose.
       type: int
+    processes:
+      description: What it runs beside the web process, one entry for each instance.
+      type: list
+      elements: dict
+      contains:
+        process:
+          description: Its name.
+          type: str
+        unit:
+          description: The unit that it runs in.
+          type: str
+        state:
+          description: What systemd says of the unit, such as V(running), V(exited), V(auto-restart) or V(dead).
+          type: str
+        healthy:
+          description: Whether it runs, or has ended as it may.
+          type: bool
+        memory:
+          description: Bytes that it uses.
+          type: int
+        restarts:
+          description: As of the web process.
+          type: int
+    schedules:
+      description: The commands that the live release runs at given times.
+      type: list
+      elements: dict
+      contains:
+        schedule:
+          description: Its name.
+          type: str
+        unit:
+          description: The service that runs it. What it wrote is in the journal under this name without C(.service).
+          type: str
+        next:
+          description: When it runs next, in seconds since 1970; null when it does not.
+          type: float
+        last:
+          description: When it was last begun; null when that is not known, as after a reboot of a host whose schedule
+            is not persistent.
+          type: float
+        running:
+          description: Whether it runs now.
+          type: bool
+        result:
+          description: What systemd says of how it ended last, V(success) or for example V(exit-code); null before that.
+          type: str
+        status:
+          description: Its last exit status; null before it has one.
+          type: int
+        healthy:
+          description: Whether it has not failed, and will be run again or runs.
+          type: bool
     releases:
       description: The app's releases on the host, newest first, the live one included.
       type: list
@@ -125,6 +174,8 @@ apps:
 """
 
 import concurrent.futures
+import json
+import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flaskfleet.deploy.plugins.module_utils import memory
@@ -132,30 +183,74 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host imp
     App,
     Unhealthy,
     apps_on_host,
+    exit_status,
     probe,
+    systemctl,
     unit_states,
 )
 
+STARTED = "ExecMainStartTimestampMonotonic"  # in microseconds; 0 when it has not been since the host was booted
+PROPERTIES = ("MainPID", "NRestarts", "ActiveState", "SubState", "Result", "ExecMainStatus", STARTED)
 TOLD = ("release", "commit", "subject", "url", "server")  # of release.json
 
 
 def describe(app):
     state = dict.fromkeys((*TOLD, "state", "since", "status", "problem"))
-    state.update(app=app.name, healthy=False, memory=0, workers=0, restarts=0, releases=describe_releases(app))
+    state.update(app=app.name, healthy=False, memory=0, workers=0, restarts=0, processes=[], schedules=[])
+    state["releases"] = describe_releases(app)
     name = app.live()
     release = app.release(name) if name else None
     if release is None:
         return {**state, "problem": "no release has had the traffic yet"}
     mark = app.mark(name)
     state.update({key: release.get(key) for key in TOLD}, state=mark.get("state"), since=mark.get("since"))
-    unit = unit_states([app.unit(name)], ("MainPID", "NRestarts")).get(app.unit(name), {})
-    pid = unit.get("MainPID", "0")
-    state.update(memory=memory.used(pid), restarts=int(unit.get("NRestarts") or 0))
-    state["workers"] = len(memory.children(pid))
+    processes = {unit: process for process in app.processes(name) for unit in app.process_units(name, process)}
+    services = {schedule: f"flask-{app.name}.{schedule}.service" for schedule in app.jobs(name)}
+    units = unit_states([app.unit(name), *processes, *services.values()], PROPERTIES)
+    state.update(usage(units.get(app.unit(name), {})))
+    state["workers"] = len(memory.children(units.get(app.unit(name), {}).get("MainPID", "0")))
+    state["processes"] = [describe_process(process, unit, units.get(unit, {})) for unit, process in processes.items()]
+    timers = elapsing([f"flask-{app.name}.{schedule}.timer" for schedule in services])
+    state["schedules"] = [
+        describe_schedule(schedule, unit, units.get(unit, {}), timers.get(f"flask-{app.name}.{schedule}.timer", {}))
+        for schedule, unit in services.items()
+    ]
     try:
         return {**state, "status": probe(app.socket_path(name), release["health"]), "healthy": True}
     except Unhealthy as problem:
         return {**state, "status": problem.status, "problem": str(problem)}
+
+
+def usage(unit):
+    """What a unit's properties tell of what its main process uses."""
+    return {"memory": memory.used(unit.get("MainPID", "0")), "restarts": int(unit.get("NRestarts") or 0)}
+
+
+def describe_process(process, unit, found):
+    state = found.get("SubState", "dead")
+    healthy = found.get("ActiveState") == "active"
+    return {"process": process, "unit": unit, "state": state, "healthy": healthy, **usage(found)}
+
+
+def elapsing(timers):
+    """{timer: when it elapses ``next``, and did ``last``, in microseconds} of those that run."""
+    if not timers:
+        return {}
+    found = json.loads(systemctl("list-timers", "--all", "--output=json", "--", *timers).stdout or "[]")
+    return {timer["unit"]: timer for timer in found}
+
+
+def describe_schedule(schedule, unit, found, timer):
+    upcoming, last = (timer[key] / 1e6 if timer.get(key) else None for key in ("next", "last"))
+    started = int(found.get(STARTED) or 0) / 1e6
+    if started:  # whether the timer or a person has started it
+        last = time.time() - time.monotonic() + started
+    state = {"schedule": schedule, "unit": unit, "next": upcoming, "last": last}
+    running = found.get("ActiveState") in ("activating", "active")
+    result = found.get("Result") if started and not running else None
+    status = exit_status(found) if result else None
+    healthy = result in (None, "success") and bool(upcoming or running)
+    return {**state, "running": running, "result": result, "status": status, "healthy": healthy}
 
 
 def describe_releases(app):

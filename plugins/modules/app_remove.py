@@ -16,21 +16,22 @@ description:
     wrote them.
 author:
   - flaskfleet.deploy contributors (@flaskfleet)
+extends_documentation_fragment:
+  - flaskfleet.deploy.modules
+  - flaskfleet.deploy.modules.root
+  - flaskfleet.deploy.modules.lock
 attributes:
   check_mode:
-    description: Can run in check_mode and tell what it would change without changing it.
     support: full
   diff_mode:
-    description: Returns what changed in diff mode.
     support: none
   idempotent:
-    description: When run twice in a row outside check mode with the same arguments, the second run indicates no change.
     support: full
 options:
-  root:
-    description: Where the apps are.
+  runtime_root:
+    description: Where their sockets are.
     type: path
-    default: /opt/flask_apps
+    default: /run/flask_apps
   names:
     description: Apps to remove.
     type: list
@@ -45,10 +46,6 @@ options:
     description: Whether to remove the apps that are neither in O(names) nor in O(declared).
     type: bool
     default: false
-  lock_timeout:
-    description: Seconds to wait for another run that works on the same host.
-    type: int
-    default: 600
 notes:
   - Runs as root and needs systemd on the host.
 """
@@ -72,15 +69,17 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host imp
     BUILDS,
     App,
     LockTimeout,
-    apps_on_host,
     lock,
+    traces_on_host,
 )
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import unexpected
 
 
 def main():
     module = AnsibleModule(
         argument_spec={
             "root": {"type": "path", "default": "/opt/flask_apps"},
+            "runtime_root": {"type": "path", "default": "/run/flask_apps"},
             "names": {"type": "list", "elements": "str", "required": True},
             "declared": {"type": "list", "elements": "str", "default": []},
             "purge_undeclared": {"type": "bool", "default": False},
@@ -88,10 +87,11 @@ def main():
         },
         supports_check_mode=True,
     )
-    root, names, declared = (module.params[name] for name in ("root", "names", "declared"))
+    root, runtime_root = module.params["root"], module.params["runtime_root"]
+    names, declared = module.params["names"], module.params["declared"]
     removed = [
         name
-        for name in apps_on_host(root)
+        for name in traces_on_host(root, runtime_root)
         if name in names or (module.params["purge_undeclared"] and name not in declared)
     ]
     if removed and not module.check_mode:
@@ -100,9 +100,11 @@ def main():
             with lock(root, timeout, BUILDS), lock(root, timeout):
                 for name in removed:
                     with lock(root, name=name):
-                        App(root, name).remove()
+                        App(root, name).remove(runtime_root)
         except LockTimeout as error:
             module.fail_json(msg=str(error))
+        except OSError as error:
+            module.fail_json(msg=f"app_remove failed: {unexpected(error)}")
     module.exit_json(changed=bool(removed), removed=removed)
 
 

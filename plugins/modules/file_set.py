@@ -31,7 +31,8 @@ options:
   files:
     description:
       - All files of this owner.
-      - Exactly one of O(files[].template), O(files[].content), O(files[].link) and O(files[].state) belongs to each.
+      - Exactly one of O(files[].template), O(files[].content), O(files[].link), O(files[].certificate) and
+        O(files[].state) belongs to each.
       - Missing directories are made, with mode C(0755) and owned by root.
     type: list
     elements: dict
@@ -44,7 +45,7 @@ options:
       template:
         description:
           - Name of a template, looked up in O(template_paths) first, then in the C(templates) folder of the calling
-            role, or of the playbook for a task outside of roles.
+            role, or of the playbook for a task outside of roles. Or its absolute path on the controller.
           - Includes and C(extends) are looked up the same way, so that a user's template can extend the role's.
           - Rendered as by M(ansible.builtin.template), undefined variables are errors.
         type: str
@@ -54,6 +55,14 @@ options:
       link:
         description: Target of a symbolic link.
         type: str
+      certificate:
+        description:
+          - A private key and its certificate in one file. C(mode) V(self_signed) has one made on the host for the host
+            names C(names), which stays until 30 days before it expires or until the names change. C(mode) V(provided)
+            takes the one that C(flask_apps) or C(nginx_sites) give for O(files[].subject), as the role
+            P(flaskfleet.deploy.nginx_site#role) describes. C(mode) V(acme) takes the one that certbot has in the folder
+            C(lineage); as long as there is none, what is there stays, or no file is made.
+        type: dict
       state:
         description: V(absent) removes the file.
         type: str
@@ -147,19 +156,49 @@ options:
         change has been applied. An empty list says that nothing has to be applied.
     type: list
     elements: list
+  directories:
+    description:
+      - What the O(apply_commands) make. When one of these is missing, or has another mode or owner, the commands are
+        run as after a change.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Absolute path.
+        type: path
+        required: true
+      mode:
+        description: Permission bits as a quoted octal number.
+        type: str
+        required: true
+      user:
+        description: Owning user. One that does not exist counts as a wrong one.
+        type: str
+        required: true
+      group:
+        description: Owning group; any, when empty.
+        type: str
+        default: ""
+      subject:
+        description: What the directory is a part of, for the templates that declare it. Without effect here.
+        type: str
+        default: ""
   payload:
     description: The rendered files, which the action plugin sends in place of O(files). Not for users.
     type: str
+extends_documentation_fragment:
+  - flaskfleet.deploy.modules
 attributes:
   check_mode:
-    description: Can run in check mode and predict what would change; writes nothing and runs no command.
     support: full
+    details: Writes nothing and runs no command.
   diff_mode:
-    description: Returns a diff for each file. A sensitive one says "changed" only.
     support: full
+    details: A diff for each file. A sensitive one says "changed" only.
   idempotent:
-    description: Run twice in a row, the second run reports no change, unless a pending marker is left to the caller.
     support: full
+    details: Unless a pending marker is left to the caller.
 notes:
   - A command's output is shown when it fails. Words from sensitive files are masked in it as far as they can be
     recognized.
@@ -211,6 +250,11 @@ changed_files:
   sample: [/etc/nginx/sites-available/hello.example.org.conf]
 pruned:
   description: Files that were removed because they are no longer listed, sorted.
+  returned: success
+  type: list
+  elements: str
+mended:
+  description: Paths of O(directories) that were missing or had another mode or owner.
   returned: success
   type: list
   elements: str

@@ -18,16 +18,15 @@ description:
     then decides.
 author:
   - flaskfleet.deploy contributors (@flaskfleet)
+extends_documentation_fragment:
+  - flaskfleet.deploy.modules
 attributes:
   check_mode:
-    description: Can run in check_mode and tell what it would change without changing it.
     support: full
     details: The package manager is not called. On bare machines it knows no packages, and some write even then.
   diff_mode:
-    description: Returns what changed in diff mode.
     support: none
   idempotent:
-    description: When run twice in a row outside check mode with the same arguments, the second run indicates no change.
     support: full
 options:
   names:
@@ -35,6 +34,12 @@ options:
     type: list
     elements: str
     required: true
+  sources:
+    description: Names of packages that bring the repositories of others, such as C(epel-release). When one of O(names)
+      is missing, they are installed before.
+    type: list
+    elements: str
+    default: []
 seealso:
   - module: ansible.builtin.package
 """
@@ -52,6 +57,11 @@ missing:
   type: list
   elements: str
   sample: [nginx]
+missing_sources:
+  description: Those of O(sources) that were not installed.
+  returned: always
+  type: list
+  elements: str
 """
 
 import os
@@ -79,11 +89,20 @@ def installed_by_rpm(module, names):
 def main():
     """Only the look: the action plugin of this name has the rest done."""
     module = AnsibleModule(
-        argument_spec={"names": {"type": "list", "elements": "str", "required": True}}, supports_check_mode=True
+        argument_spec={
+            "names": {"type": "list", "elements": "str", "required": True},
+            "sources": {"type": "list", "elements": "str", "default": []},
+        },
+        supports_check_mode=True,
     )
-    names = module.params["names"]
-    installed = installed_by_dpkg(names) if os.path.exists(DPKG_STATUS) else installed_by_rpm(module, names)
-    module.exit_json(changed=False, missing=[name for name in names if name not in installed])
+    names, sources = module.params["names"], module.params["sources"]
+    both = [*names, *sources]
+    installed = installed_by_dpkg(both) if os.path.exists(DPKG_STATUS) else installed_by_rpm(module, both)
+    module.exit_json(
+        changed=False,
+        missing=[name for name in names if name not in installed],
+        missing_sources=[name for name in sources if name not in installed],
+    )
 
 
 if __name__ == "__main__":

@@ -48,6 +48,12 @@ options:
       default_site:
         description: File of the distribution's own default site.
         type: str
+      selinux_module:
+        description: File of a module of SELinux's policy. No C(selinux_files) are returned when not given.
+        type: str
+      renewal_timer:
+        description: Unit of systemd that renews certificates by certbot.
+        type: str
   rollback:
     description:
       - Whether the plan is for going back to earlier releases. C(flask_app_rollback_to) is refused otherwise.
@@ -57,19 +63,18 @@ options:
     description:
       - Name of the host in C(<host>.<domain>), its inventory name when not given.
     type: str
+extends_documentation_fragment:
+  - flaskfleet.deploy.modules
 attributes:
   action:
     description: Runs as an action plugin on the controller.
     support: full
   check_mode:
-    description: Can run in check_mode and return the same without modifying the target.
     support: full
   diff_mode:
-    description: Returns what changed in diff mode.
     support: none
     details: It changes nothing.
   idempotent:
-    description: When run twice in a row outside check mode with the same arguments, the second run indicates no change.
     support: full
 author:
   - flaskfleet.deploy contributors (@flaskfleet)
@@ -159,6 +164,12 @@ apps:
       description: Commands run once per release.
       type: list
       elements: str
+    release_leader:
+      description: Inventory name of the host that runs the release commands when it is another one, else empty.
+      type: str
+    command_timeout:
+      description: Seconds that each of its commands may take.
+      type: int
     env:
       description: Its environment but for the secrets, all values strings.
       type: dict
@@ -171,10 +182,13 @@ apps:
       type: list
       elements: str
     processes:
-      description: Names to dictionaries with C(command) and C(instances).
+      description: What it runs beside the web process, names to dictionaries, complete, C(limits) as below.
       type: dict
     schedules:
-      description: Names to dictionaries with C(command) and C(on_calendar).
+      description: What it runs at given times, names to dictionaries, complete.
+      type: dict
+    jobs:
+      description: What a release needs of these, names to dictionaries with C(command) and C(timeout).
       type: dict
     server:
       description: Settings of the server, complete. C(workers) is V(auto) or a number.
@@ -196,6 +210,9 @@ apps:
       elements: dict
     tls:
       description: Settings of HTTPS, complete.
+      type: dict
+    site:
+      description: Further settings of its site, complete.
       type: dict
     limits:
       description: C(memory_max), C(cpu_quota) and C(tasks_max) as strings, empty when not limited.
@@ -223,7 +240,8 @@ apps:
       description: C(root), C(repo), C(builds), C(releases), C(current), C(data) and C(runtime).
       type: dict
     units:
-      description: Names of its units C(service), C(socket), C(live) and C(target), and the C(prefix) of them all.
+      description: Names of its units C(service), C(socket), C(live) and C(target), of its C(timers), and the
+        C(prefix) of them all.
       type: dict
     upstream_socket:
       description: Socket that nginx connects to.
@@ -244,24 +262,61 @@ apps:
       description: Command run right after it, empty when none.
       type: str
 sites:
-  description: The apps as nginx sees them.
+  description:
+    - The sites of the apps and those of C(nginx_sites), as the templates of sites see them. C(app) is empty for the
+      latter. Beside the keys of the sample, each has the settings that the role documents.
   returned: success
   type: list
   elements: dict
   sample:
-    - app: hello
+    - name: hello
+      app: hello
       domain: hello.example.org
       server_names: [hello.example.org, web1.hello.example.org]
       url: http://hello.example.org/
       upstream: flask_hello
-      socket: /opt/flask_apps/hello/current/web.sock
+      servers: ["unix:/opt/flask_apps/hello/current/web.sock"]
+      balancing: round_robin
+      root: ''
+      redirect: ''
+ports:
+  description: TCP ports that nginx needs for all sites of the lists.
+  returned: success
+  type: list
+  elements: int
+directories:
+  description: The directories of the host and of each app, as M(flaskfleet.deploy.file_set) takes them.
+  returned: always
+  type: list
+  elements: dict
 unit_files:
   description: Units, accounts and directories of the apps, in the shape that M(flaskfleet.deploy.file_set) takes.
   returned: success
   type: list
   elements: dict
+calendars:
+  description: Calendar events of the apps' schedules, each behind what it belongs to, for the host to judge.
+  returned: success
+  type: list
+  elements: str
 site_files:
   description: Sites of nginx, in the shape that M(flaskfleet.deploy.file_set) takes.
+  returned: success
+  type: list
+  elements: dict
+acme:
+  description:
+    - Certificates that an authority issues, as the options of M(flaskfleet.deploy.acme_certificates). C(wanted) says
+      whether any app or site has one, those that are not selected included.
+  returned: success
+  type: dict
+renewal_files:
+  description: What renewals of them take, in the shape that M(flaskfleet.deploy.file_set) takes.
+  returned: success
+  type: list
+  elements: dict
+selinux_files:
+  description: Module of the policy of SELinux, in the shape that M(flaskfleet.deploy.file_set) takes.
   returned: success
   type: list
   elements: dict
@@ -272,6 +327,11 @@ packages:
   elements: str
 declared:
   description: Names of all apps of the list, those that are not selected included.
+  returned: success
+  type: list
+  elements: str
+declared_sites:
+  description: RV(declared), and the names of C(nginx_sites).
   returned: success
   type: list
   elements: str

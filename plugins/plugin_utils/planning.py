@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import traceback
 
-from ..module_utils.plan import PlanError, make_plan, misspelt_variables, plain_variables
+from ansible.plugins.loader import lookup_loader
+
+from ..module_utils.plan import Inventory, PlanError, make_plan, misspelt_variables, plain_variables
 
 
 class PlanFailure(Exception):
@@ -28,7 +30,9 @@ def plan_for_host(plugin, task_vars, platform, hostname=None, rollback=False):
     name = task_vars["inventory_hostname"]
     try:
         variables = plain_variables(plugin._templar, plugin._loader, task_vars)
-        plan = make_plan(variables, platform, hostname or name, rollback)
+        hosts = [*task_vars["groups"]["all"], name]  # an implicit localhost is in no group
+        inventory = Inventory(name, hosts, lambda app: _leader_of(app, plugin, task_vars))
+        plan = make_plan(variables, platform, hostname or name, rollback, inventory)
         return {**plan, "warnings": plan["warnings"] + misspelt_variables(task_vars)}
     except PlanError as error:
         count = len(error.errors)
@@ -39,3 +43,31 @@ def plan_for_host(plugin, task_vars, platform, hostname=None, rollback=False):
         place = traceback.extract_tb(error.__traceback__)[-1]
         text = f"unexpected {type(error).__name__} in {place.name} ({place.filename}, line {place.lineno})"
     raise PlanFailure(text)  # outside the handlers, so that no traceback shows what failed
+
+
+def _leader_of(app, plugin, task_vars):
+    """The first host of the play, in the inventory's order and whatever --limit says, that declares an app."""
+    hostvars = task_vars["hostvars"]
+    own = task_vars["inventory_hostname"]
+    everywhere = not _declares(hostvars[own], app)  # the list is the play's own variable, or a role's parameter
+    declaring = (host for host in _hosts_of_play(plugin, task_vars) if everywhere or _declares(hostvars[host], app))
+    return str(next(declaring, own))
+
+
+def _hosts_of_play(plugin, task_vars):
+    task = getattr(plugin, "_task", None)
+    if task is None:  # a lookup knows no more than the hosts that are left by --limit
+        return task_vars["ansible_play_hosts_all"]
+    pattern = plugin._templar.template(task.get_play().hosts)
+    hostnames = lookup_loader.get("ansible.builtin.inventory_hostnames", loader=plugin._loader)
+    return hostnames.run([pattern] if isinstance(pattern, str) else pattern, variables=task_vars)
+
+
+def _declares(variables, app):
+    try:
+        return any(
+            entry["name"] == app and entry.get("state", "present") != "absent"
+            for entry in variables.get("flask_apps", ())
+        )
+    except Exception:  # pylint: disable=broad-exception-caught
+        return False  # that host's own plan will tell what is wrong with its list

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import threading
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from ansible_collections.flaskfleet.deploy.plugins.module_utils import release_host
@@ -26,7 +27,9 @@ class Systemd:
     :ivar commands: all that was called, in order, without options but ``--no-block``
     :ivar calls: the same as they were given, lists of words
     :ivar journals: {unit: text}
+    :ivar timers: what ``systemctl list-timers`` tells
     :ivar failing: programs and verbs that fail
+    :ivar unit_texts: {unit: what ``systemctl cat`` shows}
     :ivar stuck: services that end only when they are killed
     :ivar on_start: called with the name of each unit that is started
     """
@@ -38,8 +41,10 @@ class Systemd:
         self.units = {}
         self.commands = []
         self.journals = {}
+        self.timers = []
         self.calls = []
         self.failing = set()
+        self.unit_texts = {}
         self.stuck = set()
         self.on_start = lambda unit: None
 
@@ -48,7 +53,7 @@ class Systemd:
         if program == "systemctl":
             program, *arguments = arguments
         words = [word for word in arguments if not word.startswith("--") or word == "--no-block"]
-        if program not in ("show", "list-units", "journalctl"):
+        if program not in ("show", "list-units", "list-timers", "journalctl", "cat"):
             self.commands.append(" ".join([program, *words]))
             self.calls.append(command)
         if program in self.failing:
@@ -66,14 +71,20 @@ class Systemd:
         self.units.update({unit: dict(self.RUNNING) for unit in units})
 
     def _show(self, arguments):
-        wanted, units = arguments[arguments.index("--property") + 1].split(","), arguments[arguments.index("--") + 1 :]
+        wanted, units = arguments[arguments.index("--property") + 1].split(","), self._named(arguments)
         states = ({"Id": unit, **self.state(unit)} for unit in units)
         return "\n".join("".join(f"{key}={state[key]}\n" for key in wanted if key in state) for state in states)
 
     def _list_units(self, arguments):
         assert {"--all", "--output=json"} <= set(arguments)
-        names = fnmatch.filter(self.units, arguments[-1])
+        patterns = [each for each in arguments if not each.startswith("--")]
+        names = [name for name in self.units if any(fnmatch.fnmatch(name, each) for each in patterns)]
         return json.dumps([{"unit": name, "active": self.state(name)["ActiveState"]} for name in names])
+
+    def _named(self, arguments):
+        """The units that the arguments mean, patterns those that are loaded."""
+        for each in _after_options(arguments):
+            yield from fnmatch.filter(self.units, each) if "*" in each else [each]
 
     def _start(self, arguments):
         for unit in _after_options(arguments):
@@ -81,7 +92,7 @@ class Systemd:
             self.on_start(unit)
 
     def _stop(self, arguments):
-        for unit in _after_options(arguments):
+        for unit in self._named(arguments):
             if unit in self.stuck:
                 self.units[unit] = {"ActiveState": "deactivating"}
                 if "--no-block" not in arguments:
@@ -100,15 +111,27 @@ class Systemd:
                 self.units[unit] = {"ActiveState": "failed", "Result": "signal"}
 
     def _reset_failed(self, arguments):
-        for unit in _after_options(arguments):
+        for unit in self._named(arguments):
             if self.state(unit)["ActiveState"] == "failed":
                 self.units[unit] = dict(self.STOPPED)
 
     def _enable(self, arguments):
         """Nothing to keep."""
 
+    _unmask = _disable = _daemon_reload = _enable
+
+    def _cat(self, arguments):
+        return self.unit_texts[arguments[-1]]
+
+    def _list_timers(self, arguments):
+        assert {"--all", "--output=json"} <= set(arguments)
+        return json.dumps([timer for timer in self.timers if timer["unit"] in self._named(arguments)])
+
     def _systemd_run(self, arguments):
+        if "--wait" in arguments:  # a command that succeeds
+            return f"{release_host.SUCCEEDED}\n"
         self.running(arguments[arguments.index("--unit") + 1])
+        return None
 
     def _journalctl(self, arguments):
         return self.journals.get(arguments[-1].partition("=")[2], "")
@@ -203,7 +226,8 @@ def serve(short_path):
 @pytest.fixture
 def systemd(monkeypatch):
     systemd = Systemd()
-    replacement = type("subprocess", (), {"run": staticmethod(systemd.run)})
+    constants = {name: getattr(subprocess, name) for name in ("PIPE", "STDOUT", "DEVNULL")}
+    replacement = type("subprocess", (), {"run": staticmethod(systemd.run), **constants})
     monkeypatch.setattr(release_host, "subprocess", replacement)
     return systemd
 
@@ -218,12 +242,27 @@ def clock(monkeypatch):
 HEALTH = {"host": "hello.test", "scheme": "http", "path": "/health", "timeout": 30, "statuses": ["2xx", "3xx"]}
 
 
+PROCESS = {"instances": 1, "overlap": False, "stop_timeout": 60}
+
+
 class App(release_host.App):
     """The app hello, with a way to put releases there."""
 
-    def add(self, name, created=0, build="build", state="settled", live=False, keep=3, **more):
+    def add(
+        self,
+        name,
+        created=0,
+        build="build",
+        state="settled",
+        live=False,
+        keep=3,
+        path=".",
+        processes=MappingProxyType({}),
+        **more,
+    ):
         """A complete release of a complete build.
 
+        :param processes: {name: {setting: value}} of what it runs beside its web process
         :param more: added to its mark
         """
         directory = Path(self.releases_directory, name)
@@ -235,7 +274,17 @@ class App(release_host.App):
         (directory / "web.sock").symlink_to(f"/run/flask_apps/hello/{name}.sock")
         (directory / "service.conf").write_text(f"# of {name}\n")
         health = {**HEALTH, "settle": 5}
-        release = {"stem": name, "created": created, "build": build, "keep_releases": keep, "health": health}
+        release = {
+            "stem": name,
+            "created": created,
+            "build": build,
+            "keep_releases": keep,
+            "health": health,
+            "path": path,
+            "processes": {process: {**PROCESS, **own} for process, own in processes.items()},
+        }
+        for process in processes:
+            (directory / f"{process}.service").write_text(f"# {process} of %i, 100%%i\n")
         release["socket"] = "/run/flask_apps/hello/{release}.sock"
         (directory / "release.json").write_text(json.dumps(release))
         if state:

@@ -24,11 +24,8 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.activation impor
 )
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.memory import MIB, Guard
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import make_plan
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import (
-    CommandFailed,
-    parse_environment,
-    render_environment,
-)
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import CommandFailed
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import parse_environment, render_environment
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -219,6 +216,7 @@ def test_write(app, activate, stem, planned, umask):
     expected = {"app": "hello", "release": stem, "stem": stem, "build": "build", "commit": COMMIT, "keep_releases": 3}
     assert {key: release[key] for key in expected} == expected
     assert (release["health"]["host"], release["url"]) == ("hello.test", "http://hello.test/")
+    assert release["processes"] == release["jobs"] == {}
 
 
 @pytest.mark.parametrize("file", ["gunicorn.conf.py", "environment", "release.json"])
@@ -244,6 +242,20 @@ def test_write_leaves_a_complete_release_alone(app, activate):
     before = app.release(activate().release)
     activate().write()
     assert app.release(activate().release) == before
+
+
+def test_releases_are_in_order_when_the_clock_jumps_back(app, activate):
+    app.add("from the future", created=time.time() + 1e9)
+    activate().write()
+    assert app.releases() == ["from the future", activate().release]
+
+
+def test_a_live_release_whose_links_are_gone_is_not_taken_for_the_wanted_one(app, activate):
+    activate().write()
+    app.switch(activate().release)
+    assert not activate().needed
+    Path(app.releases_directory, app.live(), "web.sock").unlink()
+    assert activate().needed and activate().release != app.live()
 
 
 def test_write_without_its_build(app, activate):
@@ -409,19 +421,26 @@ def test_a_server_that_loses_requests(host, activate, planned, installed, max_re
 
 @pytest.fixture
 def commands(monkeypatch):
-    """What is run in the sandbox instead of running it; those in ``commands.failing`` fail."""
+    """The commands that are run instead of running them; those in ``commands.failing`` fail.
+
+    :ivar releases: whose processes they were
+    :ivar limits: the seconds that they may take
+    """
 
     class Commands(list):
         failing = ()
 
     ran = Commands()
+    ran.releases, ran.limits = [], []
 
-    def run(command, **options):
-        ran.append((command[-1], options))
-        if command[-1] in ran.failing:
+    def run(app, release, command, limit):
+        ran.append(command)
+        ran.releases.append(release)
+        ran.limits.append(limit)
+        if command in ran.failing:
             raise CommandFailed(3, ["no cache"])
 
-    monkeypatch.setattr(activation, "run", run)
+    monkeypatch.setattr(release_host.App, "run", run)
     monkeypatch.setattr(activation, "stop", lambda unit: None)
     return ran
 
@@ -430,17 +449,9 @@ STEPS = {"before_switch": "flask warm-up", "after_switch": "flask announce"}
 
 
 def test_commands_around_the_switch(host, activate, commands, stem):
-    environment = {"TOKEN": 'a "secret"\n$x'}
-    options = {"commands": STEPS, "hidden": ["/hidden"]}
-    assert outcome(activate(environment=environment, options=options)) is None
-    assert [command for command, _options in commands] == ["flask warm-up", "flask announce"]
-    given = commands[0][1]
-    release = f"{host.releases_directory}/{stem}"
-    assert (given["user"], given["directory"]) == ("flask-hello", f"{release}/build/.")
-    assert given["environment"]["TOKEN"] == environment["TOKEN"]
-    assert given["environment"]["PATH"].startswith(f"{release}/build/.venv/bin:")
-    assert given["writable"] == ["/var/lib/flask_apps/hello"]
-    assert (given["hidden"], given["readable"]) == (["/hidden"], [host.directory])
+    assert outcome(activate(options={"commands": STEPS, "limit": 42})) is None
+    assert commands == ["flask warm-up", "flask announce"]
+    assert set(commands.releases) == {stem} and set(commands.limits) == {42}
 
 
 def test_a_command_that_fails_before_the_switch_keeps_the_traffic_where_it_is(host, activate, commands, stem):
@@ -449,7 +460,7 @@ def test_a_command_that_fails_before_the_switch_keeps_the_traffic_where_it_is(ho
     wanted = activate(options={"commands": STEPS})
     error = outcome(wanted)
     assert (error.step, error.command, error.status) == ("before_switch", "flask warm-up", 3)
-    assert (str(error), error.output) == ("exited with status 3", ["no cache"])
+    assert (str(error), error.output) == ("`flask warm-up` exited with status 3", ["no cache"])
     assert host.live() == "old" and host.failed(stem) and wanted.seconds is None
     assert len(commands) == 1
 
@@ -463,11 +474,11 @@ def test_a_command_that_fails_after_the_switch_is_told(host, activate, commands,
 
 
 def test_the_watch_need_not_wait_for_the_command_after_the_switch(host, activate, monkeypatch):
-    def run(command, **options):
+    def run(*arguments):
         with release_host.lock(host.root, wait=0, name=host.name):
             pass
 
-    monkeypatch.setattr(activation, "run", run)
+    monkeypatch.setattr(host, "run", run)
     monkeypatch.setattr(activation, "stop", lambda unit: None)
     assert outcome(activate(options={"commands": {"after_switch": "flask announce"}})) is None
 
@@ -476,7 +487,99 @@ def test_a_command_that_a_killed_run_left_is_ended_first(host, activate, command
     stopped = []
     monkeypatch.setattr(activation, "stop", stopped.append)
     assert outcome(activate(options={"commands": {"before_switch": "flask warm-up"}})) is None
-    assert stopped == ["flask-hello.command"] and host.command_unit == commands[0][1]["unit"]
+    assert stopped == [host.command_unit] == ["flask-hello.command"]
+
+
+# --- release commands ------------------------------------------------------------------------------------------------
+
+MIGRATE = {"commands": {"release_commands": ["flask db upgrade", "flask seed"], "before_switch": "flask warm-up"}}
+
+
+def test_release_commands_are_run_before_the_release_is_started(host, activate, commands, systemd, stem):
+    started = []
+    start = systemd.on_start
+    systemd.on_start = lambda unit: (started.append(list(commands)), start(unit))
+    assert outcome(activate(options=MIGRATE)) is None
+    assert started[0] == ["flask db upgrade", "flask seed"]
+    assert commands == ["flask db upgrade", "flask seed", "flask warm-up"]
+    assert set(commands.releases) == {stem} and host.mark(stem)["release_commands"] == 2
+
+
+def test_a_release_command_that_fails_keeps_the_traffic_where_it_is(host, activate, commands, systemd, stem):
+    host.add("old", live=True)
+    commands.failing = ["flask seed"]
+    wanted = activate(options=MIGRATE)
+    error = outcome(wanted)
+    assert (error.step, error.command, error.status) == ("release command", "flask seed", 3)
+    assert (str(error), error.output) == ("`flask seed` exited with status 3", ["no cache"])
+    assert host.live() == "old" and wanted.seconds is None and wanted.touched
+    told = {"state": "failed", "step": "release command", "command": "flask seed", "status": 3, "journal": ["no cache"]}
+    assert told.items() <= host.mark(stem).items()
+    assert not [command for command in systemd.commands if command.startswith("start")]
+
+
+def test_a_new_try_begins_with_the_first_release_command(host, activate, commands, stem):
+    commands.failing = ["flask seed"]
+    assert outcome(activate(options=MIGRATE)) is not None
+    commands.failing = []
+    commands.clear()
+    assert outcome(activate(options=MIGRATE)) is None
+    assert commands == ["flask db upgrade", "flask seed", "flask warm-up"] and host.live() == f"{stem}.2"
+
+
+def test_a_new_try_of_what_lost_the_traffic_runs_all_release_commands(host, activate, commands, stem):
+    assert outcome(activate(options=MIGRATE)) is None
+    host.set_mark(stem, "failed", reason="it died")
+    wanted = activate(options=MIGRATE)
+    assert (wanted.release, wanted.pending) == (f"{stem}.2", ["flask db upgrade", "flask seed"])
+
+
+def test_release_commands_that_a_killed_run_got_done_are_not_run_again(host, activate, commands, stem):
+    activate().write()
+    host.note(stem, release_commands=1)
+    wanted = activate(options=MIGRATE)
+    assert (wanted.release, wanted.pending) == (stem, ["flask seed"])
+    assert outcome(wanted) is None
+    assert commands == ["flask seed", "flask warm-up"] and host.mark(stem)["release_commands"] == 2
+
+
+def test_release_commands_are_not_run_for_what_had_the_traffic_before(host, activate, commands, systemd, stem):
+    assert outcome(activate(options=MIGRATE)) is None
+    ended(host, stem, systemd)
+    assert outcome(activate(environment={"GREETING": "other"}, options=MIGRATE)) is None
+    commands.clear()
+    assert outcome(activate(options=MIGRATE)) is None
+    assert host.live() == stem and commands == ["flask warm-up"]
+
+
+def test_release_commands_are_not_run_for_its_twin(host, activate, stem):
+    assert outcome(activate()) is None
+    host.switch("nothing")
+    wanted = activate(options={**MIGRATE, "ending": {stem}})
+    assert (wanted.release, wanted.pending) == (f"{stem}.2", [])
+
+
+def test_release_commands_are_the_leaders_to_run(host, activate, commands, stem):
+    wanted = activate(options={**MIGRATE, "leader": "web1"})
+    assert outcome(wanted) is None
+    assert commands == ["flask warm-up"] and "release_commands" not in host.mark(stem)
+
+
+def test_the_watch_need_not_wait_for_release_commands(host, activate, monkeypatch):
+    """The live release may fail meanwhile; then the traffic goes back, and this run does not take it away."""
+    host.add("before")
+    host.add("old", live=True)
+
+    def run(*arguments):
+        with release_host.lock(host.root, wait=0, name=host.name):
+            host.switch("before")
+
+    monkeypatch.setattr(host, "run", run)
+    monkeypatch.setattr(activation, "stop", lambda unit: None)
+    wanted = activate(options={"commands": {"release_commands": ["flask db upgrade"]}})
+    assert str(outcome(wanted)) == "traffic went back to before meanwhile, run it again"
+    assert host.live() == "before" and not host.failed(wanted.release)
+    assert activate(options=MIGRATE).pending == ["flask seed"]
 
 
 # --- back ------------------------------------------------------------------------------------------------------------
@@ -697,12 +800,13 @@ def live(app, activate):
             "sick; traffic went back to old",
             ["KeyError"],
         ),
-        ({"state": "settling"}, "flask-hello.settle-{}.service gave no verdict", []),
+        ({"state": "settling"}, "flask-hello.settle-{}.service gave no verdict", ["OSError: disk"]),
         ({"state": "settling", "live": "newer"}, "another run switched to newer meanwhile", []),
     ],
 )
 def test_await_verdict(app, live, clock, monkeypatch, mark, problem, journal):
     monkeypatch.setattr(activation, "time", clock)
+    monkeypatch.setattr(activation, "journal", lambda unit, lines: ["OSError: disk"])
     app.set_mark(live.release, "settling")
 
     def verdict():
@@ -719,6 +823,15 @@ def test_await_verdict(app, live, clock, monkeypatch, mark, problem, journal):
         assert str(live.error) == problem.format(live.release)
         assert (live.error.step, live.error.output) == ("settle", journal)
     assert round(clock.now - 1000) == (3 if "no verdict" not in (problem or "") else 5 + activation.VERDICT_GRACE)
+
+
+def test_await_verdict_waits_for_the_last_jobs_of_processes(app, live, clock, monkeypatch):
+    monkeypatch.setattr(activation, "time", clock)
+    app.add("old", processes={"worker": {"stop_timeout": 600}})
+    app.set_mark(live.release, "settling")
+    clock.after(590, lambda: app.set_mark(live.release, "settled"))
+    live.await_verdict()
+    assert live.error is None
 
 
 def test_await_verdict_waits_for_the_reason(app, live, clock, monkeypatch):
@@ -740,104 +853,6 @@ def test_await_verdict_waits_for_the_reason(app, live, clock, monkeypatch):
     with watch:
         live.await_verdict()
     assert str(live.error) == "sick; traffic went back to old"
-
-
-@pytest.mark.parametrize(
-    "state, socket, started",
-    [
-        ("active", True, []),
-        ("activating", True, []),
-        ("inactive", True, ["start"]),
-        ("failed", True, ["start"]),
-        ("deactivating", True, ["start"]),
-        ("active", False, ["stop", "reset-failed", "start"]),
-        ("inactive", False, ["stop", "reset-failed", "start"]),
-    ],
-)
-def test_ensure_running(live, systemd, short_path, state, socket, started):
-    if socket:
-        (short_path / "hello").mkdir()
-        Path(live.host.socket_path(live.live)).touch()
-    systemd.units[f"flask-hello@{live.live}.service"] = {"ActiveState": state}
-    assert activation.ensure_running([live]) == (["hello"] if started else [])
-    assert [command.split()[0] for command in systemd.commands] == started
-    assert all("flask-hello@" + live.live in command for command in systemd.commands)
-
-
-def test_ensure_running_leaves_alone_what_is_being_replaced(activate, systemd):
-    assert activation.ensure_running([activate()]) == []
-    assert systemd.commands == []
-
-
-STRAY = "flask-hello@stray.service"
-
-
-@pytest.mark.parametrize(
-    "unit, state, mark, found",
-    [
-        pytest.param(STRAY, "active", "settled", True, id="a stray"),
-        pytest.param(STRAY, "activating", "settled", True, id="one that still starts"),
-        pytest.param(STRAY, "failed", "settled", True, id="one that has failed"),
-        pytest.param("flask-hello@stray.socket", "active", "settled", True, id="its socket alone"),
-        pytest.param(STRAY, "active", "failed", True, id="beside a release that had to keep the traffic"),
-        pytest.param(STRAY, "active", "settling", False, id="what the watch may go back to"),
-        pytest.param(STRAY, "deactivating", "settled", False, id="one that stops already"),
-        pytest.param(STRAY, "inactive", "settled", False, id="one that was stopped"),
-        pytest.param("flask-other@stray.service", "active", "settled", False, id="another app's"),
-    ],
-)
-def test_stop_strays(app, live, systemd, unit, state, mark, found):
-    app.set_mark(live.live, mark)
-    systemd.running(f"flask-hello@{live.live}.service", f"flask-hello@{live.live}.socket")
-    systemd.units[unit] = {"ActiveState": state}
-    assert activation.stop_strays([live]) == (["hello"] if found else [])
-    units = f"{STRAY} flask-hello@stray.socket"
-    assert systemd.commands == ([f"stop --no-block {units}", f"reset-failed {units}"] if found else [])
-
-
-def test_stop_strays_leaves_alone_what_is_being_replaced(app, live, activate, systemd):
-    app.set_mark(live.live, "settled")
-    systemd.running(STRAY)
-    assert activation.stop_strays([activate(**OTHER)]) == []
-    assert systemd.commands == []
-
-
-def test_stop_strays_waits_for_whoever_changes_the_app(app, live, systemd, clock):
-    app.set_mark(live.live, "settled")
-    systemd.running(STRAY)
-    with contextlib.ExitStack() as other:
-        other.enter_context(release_host.lock(app.root, name=app.name))
-
-        def let_go():
-            assert systemd.commands == []
-            other.close()
-
-        clock.after(3, let_go)
-        assert activation.stop_strays([live]) == ["hello"]
-    assert clock.now >= 1003
-
-
-@pytest.mark.parametrize(
-    "mark, watch, expected",
-    [("settling", "inactive", True), ("settling", "active", False), ("settled", "inactive", False)],
-)
-def test_unsettled(app, live, systemd, mark, watch, expected):
-    app.set_mark(live.live, mark)
-    systemd.units[f"flask-hello.settle-{live.live}.service"] = {"ActiveState": watch}
-    assert activation.unsettled([live]) == ([live] if expected else [])
-
-
-def test_targets_are_enabled_together_and_once(live, systemd, tmp_path, monkeypatch):
-    monkeypatch.setattr(activation, "WANTS", str(tmp_path / "wants"))
-    assert activation.not_enabled([live]) == ["flask-hello.target"]
-    activation.enable(["flask-hello.target", "flask-other.target"])
-    targets = "flask-hello.target flask-other.target"
-    assert systemd.commands == [f"enable {targets}", f"start --no-block {targets}"]
-    (tmp_path / "wants").mkdir()
-    (tmp_path / "wants" / "flask-hello.target").symlink_to("/nowhere")
-    assert activation.not_enabled([live]) == []
-    activation.enable([])
-    assert len(systemd.commands) == 2
 
 
 def test_the_mark_can_be_read_by_people(app):

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.payload import encode
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import make_plan
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import Inventory, make_plan
 from ansible_collections.flaskfleet.deploy.plugins.modules import app_activate
 
 
@@ -38,14 +39,16 @@ APPS = [
 @pytest.fixture
 def execute(app, systemd, monkeypatch, capsys):
     """Run the module over the apps hello and other; returns its result."""
-    monkeypatch.setattr(app_activate.activation, "WANTS", "/nowhere")
-    monkeypatch.setattr(app_activate.Builder, "commits", lambda self, app, old, new: [f"{old[:1]}..{new[:1]}"])
+    monkeypatch.setattr(app_activate.upkeep, "WANTS", "/nowhere")
+    mirror = SimpleNamespace(commits=lambda old, new: [f"{old[:1]}..{new[:1]}"])
+    monkeypatch.setattr(app_activate.Builder, "mirror", lambda self, app: mirror)
 
-    def run(check=False, diff=False, rollback=None, builds=None):
+    def run(check=False, diff=False, rollback=None, builds=None, leader="web1"):
         variables = {"flask_apps": APPS, "flask_app_root": app.root}
         if rollback is not None:
             variables["flask_app_rollback_to"] = rollback
-        plan = make_plan(variables, {"proxy_user": "root"}, "web1", rollback is not None)
+        inventory = Inventory("web1", ["web1", "web2"], lambda app: leader)
+        plan = make_plan(variables, {"proxy_user": "root"}, "web1", rollback is not None, inventory)
         files = {"files": {"gunicorn.conf.py": "", "service.conf": "# of one\n"}, "environment": {"TOKEN": "c4n4ry"}}
         payload = encode({"apps": {each["name"]: files for each in APPS}, "secrets": ["c4n4ry"]})
         arguments = {"plan": plan, "builds": builds or {}, "payload": payload}
@@ -69,11 +72,30 @@ def recorded(app, name, **more):
     Path(app.releases_directory, name, "environment").write_text(f'TOKEN="c4n4ry{name}"\n')
 
 
+def test_a_check_tells_which_release_commands_would_be_run(app, execute, monkeypatch):
+    monkeypatch.setitem(APPS[0], "release_commands", ["flask db upgrade"])
+    builds = {"hello": {"commit": "c" * 40, "build": "cccc", "subject": None}}
+    entry = execute(check=True, builds=builds)["apps"]["hello"]
+    assert (entry["release_commands"], entry["release_leader"]) == (["flask db upgrade"], "")
+    entry = execute(check=True, builds=builds, leader="web2")["apps"]["hello"]
+    assert (entry["release_commands"], entry["release_leader"]) == ([], "web2")
+    app.add(entry["to"], live=True, build="cccc")
+    Path(app.releases_directory, entry["to"], "environment").write_text('TOKEN="c4n4ry"\n')
+    Path(app.releases_directory, entry["to"], "gunicorn.conf.py").write_text("")
+    Path(app.releases_directory, entry["to"], "service.conf").write_text("# of one\n")
+    path = Path(app.releases_directory, entry["to"], "release.json")
+    path.write_text(json.dumps({**app.release(entry["to"]), "stem": entry["to"]}))
+    entry = execute(check=True, builds=builds)["apps"]["hello"]
+    assert (entry["from"] == entry["to"], entry["release_commands"]) == (True, [])
+
+
 def test_a_check_of_a_rollback_tells_what_it_would_do_and_touches_nothing(app, execute, systemd):
     recorded(app, "a", created=1)
     recorded(app, "b", created=2, live=True, replaced="a")
     result = execute(check=True, diff=True, rollback={"hello": ""})
-    assert result["apps"]["hello"] | {"url": ""} == {"from": "b", "to": "a", "changed": True, "url": "", "seconds": 0.0}
+    entry = {"from": "b", "to": "a", "changed": True, "mended": [], "url": "", "seconds": 0.0}
+    entry |= {"release_commands": [], "release_leader": ""}
+    assert result["apps"]["hello"] | {"url": ""} == entry
     assert result["diff"] == [{"prepared": "hello: b -> a\n  - a..b\n  ~ env.A changed\n  ~ secrets.TOKEN changed\n"}]
     assert result["changed"] is True and result["errors"] == []
     assert app.live() == "b" and systemd.commands == []

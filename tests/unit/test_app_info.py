@@ -9,13 +9,14 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.flaskfleet.deploy.plugins.modules import app_info
 
 NOTHING = dict.fromkeys(("release", "commit", "subject", "state", "since", "url", "server", "status"))
-USAGE = {"memory": 0, "workers": 0, "restarts": 0}
+USAGE = {"memory": 0, "workers": 0, "restarts": 0, "processes": [], "schedules": []}
 
 
 @pytest.fixture
@@ -69,6 +70,62 @@ def test_what_the_processes_use(app, live, systemd):
         worker.kill()
     assert found["memory"] > 2**20
     assert (found["workers"], found["restarts"]) == (1, 2)
+
+
+def test_processes(app, live, systemd):
+    live(200)
+    path = Path(app.releases_directory, "one", "release.json")
+    path.write_text(
+        json.dumps({**app.release("one"), "processes": {"worker": {"instances": 2}, "beat": {"instances": 1}}})
+    )
+    units = ["flask-hello.worker@one:1.service", "flask-hello.worker@one:2.service", "flask-hello.beat@one:1.service"]
+    systemd.running(units[0])
+    systemd.units[units[0]]["MainPID"] = str(os.getpid())
+    systemd.units[units[1]] = {"ActiveState": "activating", "SubState": "auto-restart", "NRestarts": "3"}
+    found = app_info.describe(app)["processes"]
+    assert found[0].pop("memory") > 2**20 and all(each.pop("memory") == 0 for each in found[1:])
+    assert found == [
+        {"process": "worker", "unit": units[0], "state": "running", "healthy": True, "restarts": 0},
+        {"process": "worker", "unit": units[1], "state": "auto-restart", "healthy": False, "restarts": 3},
+        {"process": "beat", "unit": units[2], "state": "dead", "healthy": False, "restarts": 0},
+    ]
+
+
+@pytest.mark.parametrize(
+    "unit, timer, expected",
+    [
+        ({}, {"next": 9e6, "last": None}, {"next": 9.0, "healthy": True}),
+        ({}, {"next": 9e6, "last": 5e6}, {"next": 9.0, "last": 5.0, "healthy": True}),  # before the host was booted
+        (
+            {app_info.STARTED: "6000000"},
+            {"next": 9e6, "last": 5e6},
+            {"next": 9.0, "last": 1006.0, "result": "success", "status": 0, "healthy": True},
+        ),
+        (
+            {app_info.STARTED: "6000000", "Result": "exit-code", "ExecMainStatus": "3"},
+            {"next": 9e6, "last": 5e6},
+            {"next": 9.0, "last": 1006.0, "result": "exit-code", "status": 3},
+        ),
+        (
+            {app_info.STARTED: "6000000", "ActiveState": "activating", "ExecMainStatus": "0"},
+            {"next": 0, "last": 5e6},
+            {"last": 1006.0, "running": True, "healthy": True},
+        ),
+        ({}, None, {}),
+    ],
+)
+def test_schedules(app, live, systemd, monkeypatch, unit, timer, expected):
+    clock = SimpleNamespace(time=lambda: 1100.0, monotonic=lambda: 100.0)
+    monkeypatch.setattr(app_info, "time", clock)
+    live(200)
+    path = Path(app.releases_directory, "one", "release.json")
+    path.write_text(json.dumps({**app.release("one"), "jobs": {"tidy": {"command": "flask tidy", "timeout": 60}}}))
+    name = "flask-hello.tidy.service"
+    systemd.units[name] = {"ExecMainStatus": "0", **unit}
+    systemd.timers = [{"unit": "flask-hello.tidy.timer", **timer}] if timer else []
+    nothing = dict.fromkeys(("next", "last", "result", "status"))
+    state = {"schedule": "tidy", "unit": name, **nothing, "running": False, "healthy": False}
+    assert app_info.describe(app)["schedules"] == [{**state, **expected}]
 
 
 def test_the_other_releases(app):

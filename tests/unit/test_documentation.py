@@ -71,6 +71,14 @@ def test_readme_has_every_key_that_works_with_its_default():
             assert yaml.safe_load(default.strip("`")) == known[key]["default"], key
 
 
+def test_what_readme_shows_of_nginx_is_what_scenario_tls_runs():
+    shown = re.findall(r"```\w+\n(.*?)```", README, re.DOTALL)
+    assert (PROJECT / "molecule" / "tls" / "templates" / "limited.conf.j2").read_text(encoding="utf-8") in shown
+    [extra] = [yaml.safe_load(text)["site"]["extra"] for text in shown if text.startswith("site:")]
+    sites = load("molecule", "inventory", "group_vars", "appservers.yml")["test_tls_sites"]
+    assert extra in [site.get("extra") for site in sites]
+
+
 @pytest.mark.parametrize("key", sorted(key for key in rules.UNSUPPORTED if "." not in key))
 def test_what_does_not_work_yet_is_a_documented_variable(key):
     assert key in {**options("flask_app"), **options("flask_app")["flask_apps"]["options"]}

@@ -142,7 +142,7 @@ def test_template_errors_are_told_together_before_the_host_is_reached(controller
 def test_wrong_arguments_are_told_without_values(controller):
     done = controller.run([{"dest": "x", "content": SECRET, "mode": SECRET, "link": SECRET}], "-vvvv")
     output = done.stdout + done.stderr
-    assert "exactly one of template, content, link, state is required" in output
+    assert "exactly one of template, content, link, certificate, state is required" in output
     assert SECRET not in output
 
 

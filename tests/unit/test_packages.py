@@ -70,8 +70,8 @@ Status: install ok installed
 def run(monkeypatch, capsys):
     """Run the module; returns its result."""
 
-    def run(*names):
-        with patch_module_args({"names": list(names)}), pytest.raises(SystemExit):
+    def run(*names, **options):
+        with patch_module_args({"names": list(names), **options}), pytest.raises(SystemExit):
             packages.main()
         return json.loads(capsys.readouterr().out)
 
@@ -127,6 +127,11 @@ for name; do
 done
 exit $status
 """
+
+
+def test_sources(dpkg, run):
+    result = run("zsh", "nginx", sources=["ack", "bash", "epel-release"])
+    assert (result["missing"], result["missing_sources"]) == (["zsh"], ["ack", "epel-release"])
 
 
 def test_rpm(tmp_path, monkeypatch, run):

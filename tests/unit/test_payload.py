@@ -9,7 +9,12 @@ import re
 
 import pytest
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.payload import decode, encode, scrub
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import changes, failure, release_line
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import (
+    changes,
+    failure,
+    release_line,
+    unexpected,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -70,12 +75,26 @@ def test_failure():
     [
         ("unit@a3-b3 exited", "unit", 3, "hello: step: unit@a3-b3 exited, status 3"),
         ("exited", "flask warm-up", 3, "hello: step: exited, status 3 (`flask warm-up`)"),
+        ("`make` exited with status 2", "make", 2, "hello: step: `make` exited with status 2"),
         ("exited with status 3", "flask warm-up", 3, "hello: step: exited with status 3 (`flask warm-up`)"),
         ("GET / answered 500", "GET /", 500, "hello: step: GET / answered 500"),
     ],
 )
 def test_failure_names_what_failed_once(message, command, status, text):
     assert failure("hello", "step", message, [], command, status)["text"] == text
+
+
+@pytest.mark.parametrize(
+    "error, expected",
+    [
+        (OSError(28, "No space left on device", "/opt/x"), "OSError: No space left on device: /opt/x"),
+        (OSError(30, "Read-only file system"), "OSError: Read-only file system"),
+        (OSError("c4n4ry"), "OSError"),
+        (ValueError("c4n4ry"), "ValueError"),
+    ],
+)
+def test_unexpected(error, expected):
+    assert unexpected(error) == expected
 
 
 def test_changes():
@@ -89,16 +108,29 @@ def test_changes():
 
 
 @pytest.mark.parametrize(
-    "before, after, seconds, started, expected",
+    "before, after, seconds, mended, expected",
     [
-        (None, "b", 0.41, False, "hello: nothing -> b in 0.41 s, http://hello.test/"),
-        ("a", "b", 0.41, False, "hello: a -> b in 0.41 s, http://hello.test/"),
-        ("a", "b", 0, False, "hello: a -> b, http://hello.test/"),
-        ("a", "a", 0, False, "hello: a unchanged, http://hello.test/"),
-        ("a", "a", 0, True, "hello: a started, http://hello.test/"),
-        ("a", None, 0, False, "hello: a -> unknown until deployed, http://hello.test/"),
+        (None, "b", 0.41, [], "hello: nothing -> b in 0.41 s, http://hello.test/"),
+        ("a", "b", 0.41, [], "hello: a -> b in 0.41 s, http://hello.test/"),
+        ("a", "b", 0, [], "hello: a -> b, http://hello.test/"),
+        ("a", "a", 0, [], "hello: a unchanged, http://hello.test/"),
+        ("a", "a", 0, ["it did not run", "settings"], "hello: a mended (it did not run; settings), http://hello.test/"),
+        ("a", None, 0, [], "hello: a -> unknown until deployed, http://hello.test/"),
     ],
 )
-def test_release_line(before, after, seconds, started, expected):
-    entry = {"from": before, "to": after, "seconds": seconds, "url": "http://hello.test/"}
-    assert release_line("hello", entry, started) == expected
+def test_release_line(before, after, seconds, mended, expected):
+    entry = {"from": before, "to": after, "seconds": seconds, "mended": mended, "url": "http://hello.test/"}
+    entry |= {"release_commands": [], "release_leader": ""}
+    assert release_line("hello", entry) == expected
+
+
+@pytest.mark.parametrize(
+    "commands, leader, expected",
+    [
+        (["flask db upgrade", "flask seed"], "", "hello: a -> b after `flask db upgrade` and `flask seed`, http://h/"),
+        ([], "web1", "hello: a -> b (its release commands are web1's to run), http://h/"),
+    ],
+)
+def test_release_line_tells_of_release_commands(commands, leader, expected):
+    entry = {"from": "a", "to": "b", "seconds": 0, "mended": [], "url": "http://h/"}
+    assert release_line("hello", {**entry, "release_commands": commands, "release_leader": leader}) == expected

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import (
@@ -54,6 +53,7 @@ def test_three_keys_are_enough():
         "worker_class": "gthread",
         "timeout": 30,
         "max_requests": 0,
+        "preload": False,
     }
     assert app["health"] == {
         "path": "/",
@@ -70,6 +70,7 @@ def test_three_keys_are_enough():
         "builds": "/opt/flask_apps/hello/builds",
         "releases": "/opt/flask_apps/hello/releases",
         "current": "/opt/flask_apps/hello/current",
+        "previous": "/opt/flask_apps/hello/previous",
         "data": "/var/lib/flask_apps/hello",
         "runtime": "/run/flask_apps/hello",
     }
@@ -78,6 +79,7 @@ def test_three_keys_are_enough():
         "socket": "flask-hello@.socket",
         "live": "flask-hello.live.service",
         "target": "flask-hello.target",
+        "timers": [],
         "prefix": "flask-hello",
     }
     assert app["upstream_socket"] == "/opt/flask_apps/hello/current/web.sock"
@@ -109,12 +111,41 @@ def test_a_plan_is_plain_data():
 def test_site():
     site = plan_of({**HELLO, "aliases": ["www.hello.test"]})["sites"][0]
     assert site == {
+        "name": "hello",
         "app": "hello",
         "domain": "hello.test",
         "server_names": ["hello.test", "www.hello.test", "web1.hello.test"],
         "url": "http://hello.test/",
         "upstream": "flask_hello",
-        "socket": "/opt/flask_apps/hello/current/web.sock",
+        "servers": ["unix:/opt/flask_apps/hello/current/web.sock"],
+        "static": [],
+        "balancing": "round_robin",
+        "root": "",
+        "redirect": "",
+        "tls": {"mode": "none", "redirect": True, "hsts_max_age": 0},
+        "certificate": "",
+        "certificate_key": "",
+        "challenges": "",
+        "extra": "",
+        "template": "",
+        "max_body_size": "1m",
+        "connect_timeout": 5,
+        "read_timeout": 60,
+        "send_timeout": 60,
+        "buffering": True,
+        "request_buffering": True,
+        "websockets": False,
+        "maintenance": False,
+        "retry_after": 300,
+        "error_page": "",
+        "allow": [],
+        "trusted_proxies": [],
+        "headers": {
+            "X-Content-Type-Options": "nosniff",
+            "X-Frame-Options": "SAMEORIGIN",
+            "Referrer-Policy": "strict-origin-when-cross-origin",
+        },
+        "access_log": "combined",
     }
 
 
@@ -257,8 +288,6 @@ def test_default_values_of_unsupported_keys_are_fine():
     app = app_of(
         {
             "state": "present",
-            "build_commands": [],
-            "release_commands": [],
             "shared_paths": [],
             "processes": {},
             "schedules": {},
@@ -277,21 +306,68 @@ def test_what_is_not_supported_yet_is_planned_all_the_same(monkeypatch):
     monkeypatch.setattr(rules, "UNSUPPORTED", {})
     app = app_of(
         {
-            "processes": {"worker": "rq worker", "mail": {"command": "mailer", "instances": 2}},
             "shared_paths": ["./uploads/"],
-            "static": [{"url": "/static", "path": "static"}],
             "database": {"engine": "mariadb"},
-            "tls": {"mode": "acme"},
         }
     )
-    assert app["processes"] == {
-        "worker": {"command": "rq worker", "instances": 1},
-        "mail": {"command": "mailer", "instances": 2},
-    }
     assert app["shared_paths"] == ["uploads"]
-    assert app["static"] == [{"url": "/static", "path": "static", "expires": "1h"}]
     assert app["database"] == {"engine": "mariadb", "name": "", "variable": "DATABASE_URL"}
-    assert (app["tls"]["mode"], app["tls"]["redirect"]) == ("acme", True)
+
+
+def test_processes():
+    mail = {"command": "mailer", "instances": 2, "limits": {"tasks_max": 5}, "restart": "no", "overlap": True}
+    app = app_of({"processes": {"worker": "rq worker", "mail": mail}})
+    rest = {"stop_signal": "TERM", "stop_timeout": 60}
+    unlimited = {"memory_max": "", "cpu_quota": "", "tasks_max": ""}
+    worker = {"command": "rq worker", "instances": 1, "limits": unlimited, "restart": "always", "overlap": False}
+    assert app["processes"] == {
+        "worker": {**worker, **rest},
+        "mail": {**mail, **rest, "limits": {**unlimited, "tasks_max": "5"}},
+    }
+    assert set(app["release_files"]) == {"gunicorn.conf.py", "service.conf", "worker.service", "mail.service"}
+    assert set(app_of({})["release_files"]) == {"gunicorn.conf.py", "service.conf"}
+
+
+TIDY = {"command": "flask tidy", "on_calendar": "Mon *-*-* 04:00 Europe/Berlin"}
+
+
+def test_schedules():
+    plan = plan_of({**HELLO, "schedules": {"tidy": TIDY}}, OTHER)
+    app, other = plan["apps"]
+    assert app["schedules"] == {"tidy": {**TIDY, "random_delay": 0, "persistent": False, "timeout": 3600}}
+    assert app["jobs"] == {"tidy": {"command": "flask tidy", "timeout": 3600}} and other["jobs"] == {}
+    assert app["units"]["timers"] == ["flask-hello.tidy.timer"]
+    files = {file["dest"]: file for file in plan["unit_files"] if "vars" in file}
+    assert {dest: (file["template"], file["vars"], file["subject"]) for dest, file in files.items()} == {
+        f"/etc/systemd/system/flask-hello.tidy.{kind}": (f"schedule.{kind}.j2", {"schedule": "tidy"}, "hello")
+        for kind in ("timer", "service")
+    }
+    assert plan["calendars"] == ["hello: schedules.tidy.on_calendar: Mon *-*-* 04:00 Europe/Berlin"]
+
+
+@pytest.mark.parametrize(
+    "changes, part",
+    [
+        ({"command": "flask clean"}, True),
+        ({"timeout": 60}, True),
+        ({"on_calendar": "daily", "random_delay": 60, "persistent": True}, False),
+    ],
+)
+def test_what_a_schedule_runs_is_part_of_the_release_but_not_when(changes, part):
+    before, after = (app_of({"schedules": {"tidy": each}}) for each in (TIDY, {**TIDY, **changes}))
+    assert (before["configuration_hash"] != after["configuration_hash"]) is part
+
+
+@pytest.mark.parametrize(
+    "changes", [{"command": "rq"}, {"instances": 2}, {"limits": {"tasks_max": 5}}, {"overlap": True}]
+)
+def test_a_process_is_part_of_the_release(changes):
+    worker = {"command": "rq worker"}
+    hashes = {
+        app_of({"processes": each})["configuration_hash"]
+        for each in ({"worker": worker}, {"worker": {**worker, **changes}}, {})
+    }
+    assert len(hashes) == 3
 
 
 def test_layers():
@@ -368,6 +444,9 @@ def test_secrets_stay_out_of_the_plan():
         ({"python": "3.12"}, True, True),
         ({"requirements": "a.txt"}, True, True),
         ({"extra_packages": ["pymysql"]}, True, True),
+        ({"build_commands": ["make"]}, True, True),
+        ({"release_commands": ["flask db upgrade"]}, False, True),
+        ({"command_timeout": 60}, False, False),
     ],
     ids=str,
 )
@@ -375,6 +454,11 @@ def test_hashes(changes, build, configuration):
     before, after = app_of({"secrets": {"A": "one"}}), app_of({"secrets": {"A": "one"}, **changes})
     assert (before["build_hash"] != after["build_hash"]) is build
     assert (before["configuration_hash"] != after["configuration_hash"]) is configuration
+
+
+def test_a_build_is_named_by_what_its_commands_are_told():
+    one, other = (app_of({"build_commands": ["make"], "entrypoint": entrypoint}) for entrypoint in ("one", "other"))
+    assert one["build_hash"] != other["build_hash"]
 
 
 def test_hashes_are_the_same_on_all_hosts():
@@ -385,13 +469,23 @@ def test_hashes_are_the_same_on_all_hosts():
 
 
 @pytest.mark.parametrize(
-    "name, counts",
-    [("gunicorn.conf.py.j2", True), ("web.service.j2", True), ("web.socket.j2", True), ("other.j2", False)],
+    "name, processes, counts",
+    [
+        ("gunicorn.conf.py.j2", {}, True),
+        ("web.service.j2", {}, True),
+        ("web.socket.j2", {}, True),
+        ("base/sandbox.conf.j2", {}, True),
+        ("process.service.j2", {}, False),
+        ("process.service.j2", {"worker": "rq"}, True),
+        ("other.j2", {}, False),
+    ],
 )
-def test_what_a_release_runs_with_is_part_of_it(tmp_path, name, counts):
-    before = app_of({})["configuration_hash"]
+def test_what_a_release_runs_with_is_part_of_it(tmp_path, name, processes, counts):
+    before = app_of({"processes": processes})["configuration_hash"]
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("a user's own")
-    assert (app_of({}, flask_app_template_paths=[str(tmp_path)])["configuration_hash"] != before) is counts
+    after = app_of({"processes": processes}, flask_app_template_paths=[str(tmp_path)])["configuration_hash"]
+    assert (after != before) is counts
 
 
 def test_the_longest_socket_path_fits():
@@ -424,18 +518,6 @@ def test_misspelt_variables():
     assert misspelt_variables(task_vars) == [
         "no role has a variable flask_app_overides; did you mean flask_app_overrides?"
     ]
-
-
-def test_fifty_apps_are_planned_in_no_time():
-    environment = {f"NAME_{index}": "value" for index in range(20)}
-    secrets = {f"SECRET_{index}": "x" * 1000 for index in range(10)}
-    apps = [
-        {**HELLO, "name": f"app{index}", "domain": f"app{index}.test", "env": environment, "secrets": secrets}
-        for index in range(50)
-    ]
-    start = time.perf_counter()
-    plan_of(*apps)
-    assert time.perf_counter() - start < 0.1
 
 
 def test_settings_of_gunicorn_under_granian_are_no_mistake():

@@ -148,7 +148,7 @@ OF_AN_APP = {
     ),
     "alias that is the domain": (
         {"aliases": ["hello.test"]},
-        "`aliases[0]` 'hello.test' is taken by flask_apps[0] (hello): `domain`; a host name leads to one app",
+        "`aliases[0]` 'hello.test' is taken by flask_apps[0] (hello): `domain`; a host name leads to one place",
     ),
     # Repository and version
     "transport that runs commands": ({"repository": f"ext::sh -c {CANARY}"}, REPOSITORY),
@@ -331,43 +331,35 @@ OF_AN_APP = {
         "`env.A` is among the secrets as well; keep one of them",
     ),
     # Not supported yet
-    "build commands": (
-        {"build_commands": ["make"]},
-        "`build_commands` is not supported yet, it comes with commands in builds; leave it out",
-    ),
-    "release commands": (
-        {"release_commands": ["flask db upgrade"]},
-        "`release_commands` is not supported yet, it comes with commands in releases; leave it out",
-    ),
     "shared paths": (
         {"shared_paths": ["uploads"]},
         "`shared_paths` is not supported yet, it comes with paths that outlive releases; leave it out",
     ),
-    "processes": (
-        {"processes": {"worker": "rq worker"}},
-        "`processes` is not supported yet, it comes with companion processes; leave it out",
+    "schedule that systemd could not read": (
+        {"schedules": {"tidy": {"command": "flask tidy", "on_calendar": "*-*-* 25:00"}}},
+        "`schedules.tidy.on_calendar` must be a calendar event of systemd (systemd.time(7)), not '*-*-* 25:00'; "
+        "for example `schedules: {nightly: {on_calendar: daily}}`",
     ),
-    "schedules": (
-        {"schedules": {"tidy": {"command": "flask tidy", "on_calendar": "daily"}}},
-        "`schedules` is not supported yet, it comes with scheduled commands; leave it out",
+    "schedule without a time": (
+        {"schedules": {"tidy": "flask tidy"}},
+        "`schedules.tidy.on_calendar` is missing; for example `schedules: {nightly: {on_calendar: daily}}`",
     ),
     "gunicorn's settings with granian": (
         {"server": {"kind": "granian", "max_requests": 5}},
         "`server.max_requests` is a setting of gunicorn; granian has none like it, leave it out",
+    ),
+    "preloading with granian": (
+        {"server": {"kind": "granian", "preload": True}},
+        "`server.preload` is a setting of gunicorn; granian has none like it, leave it out",
     ),
     "arguments of a factory with granian": (
         {"server": {"kind": "granian"}, "entrypoint": "shop:create_app('test')"},
         "`entrypoint` must call its factory without arguments: granian can't pass any; "
         "for example `entrypoint: shop:create_app()`",
     ),
-    "static files": (
-        {"static": [{"url": "/static", "path": "static"}]},
-        "`static` is not supported yet, it comes with static files served by nginx; leave it out",
-    ),
-    "TLS": ({"tls": {"mode": "acme"}}, "`tls` is not supported yet, it comes with HTTPS; leave it out"),
-    "TLS setting alone": (
-        {"tls": {"redirect": False}},
-        "`tls` is not supported yet, it comes with HTTPS; leave it out",
+    "static files twice under one URL": (
+        {"static": [{"url": "/static", "path": "a"}, {"url": "/static/", "path": "b"}]},
+        "`static[1].url` '/static' is that of another entry as well",
     ),
     "relaxation": (
         {"sandbox": {"relax": ["devices"]}},
@@ -381,7 +373,6 @@ OF_AN_APP = {
         {"cache": {"engine": "redis"}},
         "`cache` is not supported yet, it comes with backing services; leave it out",
     ),
-    # Wrong within what is not supported yet
     "process without command": (
         {"processes": {"worker": {"instances": 2}}},
         "`processes.worker.command` is missing; for example `processes: {nightly: {command: rq worker tasks}}`",
@@ -393,8 +384,26 @@ OF_AN_APP = {
     "process called web": (
         {"processes": {"web": "rq"}},
         "`processes` must have names that are a lower-case letter and up to 24 lower-case letters, digits or hyphens, "
-        "but for `web` and `live`, which number 1 is not; for example `processes: {worker: rq worker tasks}`",
+        "neither `web` nor `live`, and without `command-`, `once-` or `settle-` in front, which number 1 is not; for "
+        "example `processes: {worker: rq worker tasks}`",
     ),
+    "process whose units a run would take for its own": (
+        {"processes": {"command-line": "rq"}},
+        "`processes` must have names that are a lower-case letter and up to 24 lower-case letters, digits or hyphens, "
+        "neither `web` nor `live`, and without `command-`, `once-` or `settle-` in front, which number 1 is not; for "
+        "example `processes: {worker: rq worker tasks}`",
+    ),
+    "restart that YAML takes for false": (
+        {"processes": {"worker": {"command": "rq", "restart": False}}},
+        f"`processes.worker.restart` must be a string {QUOTE}, not False; "
+        "for example `processes: {nightly: {restart: always}}`",
+    ),
+    "limit of a process": (
+        {"processes": {"worker": {"command": "rq", "limits": {"memory_max": "512"}}}},
+        "`processes.worker.limits.memory_max` must be a size with its unit K, M, G or T, or a percentage, not '512'; "
+        "for example `processes: {nightly: {limits: {memory_max: 512M}}}`",
+    ),
+    # Wrong within what is not supported yet
     "folder without URL": (
         {"static": [{"path": "static"}]},
         "`static[0].url` is missing; for example `static: [{url: /static}]`",
@@ -429,20 +438,20 @@ OF_ALL = {
     ),
     "two of a name": (
         {"flask_apps": [HELLO, {**HELLO, "domain": "b.test"}]},
-        ["flask_apps[1] (hello): `name` is that of flask_apps[0] (hello) as well; every app needs its own"],
+        ["flask_apps[1] (hello): `name` is that of flask_apps[0] (hello) as well; each needs its own"],
     ),
     "two of a domain": (
         {"flask_apps": [HELLO, {**OTHER, "domain": "hello.test"}]},
         [
             "flask_apps[1] (other): `domain` 'hello.test' is taken by flask_apps[0] (hello): `domain`; "
-            "a host name leads to one app"
+            "a host name leads to one place"
         ],
     ),
     "alias that is another's domain": (
         {"flask_apps": [HELLO, {**OTHER, "aliases": ["a.test", "hello.test"]}]},
         [
             "flask_apps[1] (other): `aliases[1]` 'hello.test' is taken by flask_apps[0] (hello): `domain`; "
-            "a host name leads to one app"
+            "a host name leads to one place"
         ],
     ),
     "all errors at once": (

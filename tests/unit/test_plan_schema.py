@@ -27,11 +27,18 @@ REFUSED_IN_AN_APP = {
     "system_packages": ["-y"],
     "build_commands": "",
     "release_commands": " ",
+    "command_timeout": 0,
     "shared_paths": "a/..",
     "processes.command": "",
     "processes.instances": 0,
+    "processes.limits.memory_max": "512",
+    "processes.limits.cpu_quota": "50",
+    "processes.limits.tasks_max": 0,
+    "processes.stop_timeout": 0,
     "schedules.command": " ",
     "schedules.on_calendar": "%n",
+    "schedules.random_delay": -1,
+    "schedules.timeout": 0,
     "server.workers": "many",
     "server.threads": 0,
     "server.timeout": 0,
@@ -40,12 +47,6 @@ REFUSED_IN_AN_APP = {
     "health_timeout": 0,
     "health_status": "6xx",
     "settle": -1,
-    "static.url": "/a b",
-    "static.path": "/etc",
-    "static.expires": "soon",
-    "tls.certificate": "a.pem",
-    "tls.certificate_key": "a.key",
-    "tls.hsts_max_age": -1,
     "limits.memory_max": "512",
     "limits.cpu_quota": "50",
     "limits.tasks_max": 0,
@@ -56,6 +57,35 @@ REFUSED_IN_AN_APP = {
     "before_switch": " ",
     "after_switch": "  ",
 }
+# The settings that an app may have in its `site` as well come first.
+REFUSED_IN_A_SITE = {
+    "template": "/nowhere/mine.conf.j2",
+    "max_body_size": "1 MB",
+    "connect_timeout": 0,
+    "read_timeout": 0,
+    "send_timeout": 10**6,
+    "retry_after": 0,
+    "error_page": "/nowhere/down.html",
+    "allow": "192.0.2.1/24",
+    "trusted_proxies": "balancer",
+    "name": "Docs",
+    "domain": "a_b",
+    "aliases": "a b",
+    "upstream": "127.0.0.1:80;",
+    "root": "srv",
+    "redirect": "ftp://a.test",
+    "static.url": "/a/../b",
+    "static.path": "/etc/../a",
+    "static.expires": "soon",
+    "tls.certificate": "/nowhere/a.pem",
+    "tls.certificate_key": "/nowhere/a.key",
+    "tls.hsts_max_age": -1,
+}
+for key, value in REFUSED_IN_A_SITE.items():
+    if key in rules.SHARED_SITE_RULES:
+        REFUSED_IN_AN_APP[f"site.{key}"] = value
+    elif key in {**rules.TLS_RULES, **rules.STATIC_RULES}:
+        REFUSED_IN_AN_APP[key] = value
 REFUSED_FOR_A_ROLE = {
     "flask_app_rollback_to": {"hello": "-x"},
     "flask_app_activation_jobs": 0,
@@ -67,6 +97,9 @@ REFUSED_FOR_A_ROLE = {
     "flask_app_ca_file": "a.pem",
     "flask_app_build_jobs": -1,
     "flask_app_proxy_user": "A",
+    "nginx_site_acme_email": "admin",
+    "nginx_site_acme_directory": "http://ca.test/",
+    "nginx_site_acme_ca_file": "ca.pem",
 }
 
 
@@ -78,6 +111,24 @@ def inner_options(options):
 
 ROLE_OPTIONS = {**schema.role_options("nginx_site"), **schema.role_options("flask_app")}
 APP_OPTIONS = {option.key: option for option in inner_options(ROLE_OPTIONS["flask_apps"].options)}
+SITE_OPTIONS = {option.key: option for option in inner_options(ROLE_OPTIONS["nginx_sites"].options)}
+DOCS = {"name": "docs", "domain": "docs.test"}
+
+
+@pytest.fixture(autouse=True)
+def _files_of_the_examples(tmp_path, monkeypatch):
+    """Some values are paths on the controller."""
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "files").mkdir()
+    for name in (
+        "announce.yml",
+        "templates/mine.conf.j2",
+        "templates/down.html.j2",
+        "files/hello.pem",
+        "files/hello.key",
+    ):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("role", ["flask_app", "nginx_site"])
@@ -92,19 +143,38 @@ def keys_with_a_check(table):
 
 def test_every_rule_is_tested():
     assert set(REFUSED_IN_AN_APP) == keys_with_a_check(rules.APP_RULES)
+    assert set(REFUSED_IN_A_SITE) == keys_with_a_check(rules.SITE_RULES)
     assert set(REFUSED_FOR_A_ROLE) == keys_with_a_check(rules.ROLE_RULES)
+
+
+def written(options, key, value):
+    """(outer key, its value, what a message calls the key) of an entry with a value at a dotted key."""
+    outer, _dot, inner = key.partition(".")
+    deeper = options[key].type == "list" and inner
+    value, shown = (
+        ({inner: [value] if deeper else value}, f".{inner}{'[0]' if deeper else ''}") if inner else (value, "")
+    )
+    if outer in ("processes", "schedules"):
+        deeper, _dot, innermost = inner.partition(".")
+        value = {deeper: {innermost: value[inner]}} if innermost else value
+        value, shown = {"one": value}, f".one{shown}"
+    elif options[outer].type == "list":
+        value, shown = [value], f"[0]{shown}"
+    return outer, value, f"{outer}{shown}"
 
 
 @pytest.mark.parametrize("key, value", REFUSED_IN_AN_APP.items())
 def test_rule_for_a_key(key, value):
-    outer, _dot, inner = key.partition(".")
-    value, shown = ({inner: value}, f".{inner}") if inner else (value, "")
-    if outer in ("processes", "schedules"):
-        value, shown = {"one": value}, f".one{shown}"
-    elif APP_OPTIONS[outer].type == "list":
-        value, shown = [value], f"[0]{shown}"
+    outer, value, shown = written(APP_OPTIONS, key, value)
     errors = refused({"flask_apps": [{**HELLO, outer: value}]})
-    assert any(f"`{outer}{shown}` must be {rules.APP_RULES[key].expected}" in error for error in errors)
+    assert any(f"`{shown}` must be {rules.APP_RULES[key].expected}" in error for error in errors)
+
+
+@pytest.mark.parametrize("key, value", REFUSED_IN_A_SITE.items())
+def test_rule_for_a_key_of_a_site(key, value):
+    outer, value, shown = written(SITE_OPTIONS, key, value)
+    errors = refused({"nginx_sites": [{**DOCS, outer: value}]})
+    assert any(f"`{shown}` must be {rules.SITE_RULES[key].expected}" in error for error in errors)
 
 
 @pytest.mark.parametrize("name, value", REFUSED_FOR_A_ROLE.items())
@@ -116,13 +186,13 @@ def test_rule_for_a_variable(name, value):
 def test_rules_belong_to_options():
     assert set(rules.ROLE_RULES) <= set(ROLE_OPTIONS)
     assert set(rules.APP_RULES) <= set(APP_OPTIONS)
+    assert set(rules.SITE_RULES) <= set(SITE_OPTIONS)
     assert set(rules.UNSUPPORTED) <= {*ROLE_OPTIONS, *APP_OPTIONS}
 
 
-@pytest.mark.parametrize("key", APP_OPTIONS)
-def test_text_is_checked(key):
-    """Whatever is text without a choice has a rule, so that nothing odd reaches a unit."""
-    option = APP_OPTIONS[key]
+@pytest.mark.parametrize("option", [*APP_OPTIONS.values(), *SITE_OPTIONS.values()], ids=lambda option: option.key)
+def test_text_is_checked(option):
+    """Whatever is text without a choice has a rule, so that nothing odd reaches a unit or nginx's configuration."""
     assert option.choices or option.rule or option.type in ("bool", "dict")
 
 
@@ -139,9 +209,21 @@ def test_example_of_a_key_passes(key):
     assert refused({"flask_apps": [{**HELLO, **yaml.safe_load(APP_OPTIONS[key].example)}]}) == []
 
 
+@pytest.mark.parametrize("key", SITE_OPTIONS)
+def test_example_of_a_key_of_a_site_passes(key):
+    example = yaml.safe_load(SITE_OPTIONS[key].example)
+    target = {} if set(example) & {"upstream", "root", "redirect"} else {"root": "/srv/docs"}
+    assert refused({"nginx_sites": [{**DOCS, **target, **example}]}) == []
+
+
+def test_an_app_has_the_settings_of_a_site_but_its_own_ones():
+    shared = set(ROLE_OPTIONS["flask_apps"].options["site"].options)
+    assert {"extra", "template"} <= shared
+    assert not shared & set(ROLE_OPTIONS["flask_apps"].options)
+    assert shared | set(schema._SITE_ALONE) == set(ROLE_OPTIONS["nginx_sites"].options)
+
+
 @pytest.mark.parametrize("name", ROLE_OPTIONS)
-def test_example_of_a_variable_passes(name, tmp_path, monkeypatch):
-    (tmp_path / "announce.yml").touch()  # the hook of the example
-    monkeypatch.chdir(tmp_path)
+def test_example_of_a_variable_passes(name):
     example = yaml.safe_load(ROLE_OPTIONS[name].example)
     assert refused({"flask_apps": [HELLO], **example}, name == "flask_app_rollback_to") == []

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.flaskfleet.deploy.plugins.module_utils import release_host
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import LockTimeout, Unhealthy
-from conftest import HEALTH
+from conftest import HEALTH, PROCESS
 
 # --- files -----------------------------------------------------------------------------------------------------------
 
@@ -56,7 +56,7 @@ def test_write_file_keeps_the_old_content_when_it_is_interrupted(tmp_path, monke
     monkeypatch.setattr(os, "fsync", lambda descriptor: (none for none in ()).throw(OSError("disk")))
     with pytest.raises(OSError, match="disk"):
         release_host.write_file(str(path), "new")
-    assert path.read_text() == "old"
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["file"]
 
 
 def test_read_json(tmp_path):
@@ -298,6 +298,38 @@ def test_switch(app):
     assert not os.path.lexists(f"{app.current}.new")
 
 
+def test_switch_keeps_a_link_to_what_had_the_traffic_before(app):
+    app.add("one")
+    app.switch("one")
+    assert not os.path.lexists(app.previous)
+    app.add("two")
+    app.switch("two")
+    assert os.readlink(app.previous) == "releases/one"
+    app.switch("two")
+    assert os.readlink(app.previous) == "releases/one"
+    app.switch("one")  # back, by a watch or a rollback: pages of the other one are still out there
+    assert (os.readlink(app.current), os.readlink(app.previous)) == ("releases/one", "releases/two")
+
+
+def test_switch_that_is_killed_between_its_links_loses_no_file_of_the_live_release(app, monkeypatch):
+    app.add("one", live=True)
+    app.add("two")
+    replace = os.replace
+
+    def killed(old, new):
+        if new == app.current:
+            raise KeyboardInterrupt
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        app.switch("two")
+    assert (os.readlink(app.current), os.readlink(app.previous)) == ("releases/one", "releases/one")
+    monkeypatch.setattr(os, "replace", replace)
+    app.switch("two")
+    assert (os.readlink(app.current), os.readlink(app.previous)) == ("releases/two", "releases/one")
+
+
 @pytest.mark.parametrize("kind", ["link", "file"])
 def test_switch_with_what_a_killed_run_left(app, kind):
     app.add("one", live=True)
@@ -453,9 +485,16 @@ def test_running(systemd):
     systemd.units["flask-hello@i9-j0.service"] = {"ActiveState": "deactivating"}
     systemd.running("flask-hello@i9-j0.socket")
     systemd.units["flask-hello@k1-l2.service"] = {"ActiveState": "failed"}
+    systemd.running("flask-hello.worker@a1-b2.2:1.service", "flask-hello.worker@m3-n4.2:12.service")
+    systemd.running("flask-hello.live.service", "flask-hello.settle-a1.service", "flask-hello-x.worker@o5-p6:1.service")
+    systemd.units["flask-hello.worker@a1-b2.2:2.service"] = {"ActiveState": "deactivating"}
+    systemd.running("flask-hello.tidy.job@q7-r8.service", "flask-hello.tidy.timer")
     hello = {"a1-b2.2": False, "c3-d4": False, "i9-j0": True, "k1-l2": False}
-    assert release_host.running("hello") == {"hello": hello}
-    assert release_host.running() == {"hello": hello, "hello2": {"e5-f6": False}}
+    assert release_host.running_web("hello") == {"hello": hello}
+    assert release_host.running_web() == {"hello": hello, "hello2": {"e5-f6": False}, "hello-x": {}}
+    found = release_host.running("hello")["hello"]
+    assert found["a1-b2.2"] == {"web": False, "worker": True} and found["m3-n4.2"] == {"worker": False}
+    assert found["q7-r8"] == {"tidy.job": True}, "it ends by itself"
 
 
 def test_start_waits_for_nothing(app, systemd):
@@ -497,6 +536,18 @@ def test_discard_kills_what_does_not_end(app, systemd):
     assert release_host.running() == {}
 
 
+def test_discard_leaves_no_socket_of_a_server_that_makes_its_own(app, systemd, short_path):
+    app.add("one")
+    own = short_path / "hello" / "one" / "web.sock"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    link = Path(app.releases_directory, "one", "web.sock")
+    link.unlink()
+    link.symlink_to(own)
+    app.discard("one")
+    assert not own.exists()
+
+
 def test_the_watch_is_started_anew_and_again_when_it_dies(app, systemd):
     systemd.running("flask-hello.settle-one.service")
     app.start_settling("one")
@@ -535,6 +586,21 @@ def test_wait_until_healthy_gives_up_in_time(app, systemd, clock, monkeypatch):
     assert 1029 < clock.now <= 1030
 
 
+def test_wait_until_healthy_asks_once_more_when_it_was_held_up_itself(app, systemd, clock, monkeypatch):
+    app.add("one")
+    systemd.running("flask-hello@one.service")
+    answers = [None, "no answer"]
+
+    def probe(path, health, limit):
+        clock.now += 60  # the machine slept
+        if problem := answers.pop():
+            raise Unhealthy(problem)
+
+    monkeypatch.setattr(release_host, "probe", probe)
+    app.wait_until_healthy("one", HEALTH)
+    assert not answers
+
+
 def test_wait_until_healthy_gives_up_at_once_when_the_process_has_ended(app, systemd, clock, monkeypatch):
     app.add("one")
     systemd.units["flask-hello@one.service"] = {"ActiveState": "failed", "Result": "exit-code"}
@@ -562,6 +628,95 @@ def test_wait_until_healthy_looks_at_the_process_while_a_probe_waits(app, system
     with pytest.raises(Unhealthy, match="exited and is started again"):
         app.wait_until_healthy("one", HEALTH)
     assert time.monotonic() - started < 2
+
+
+# --- processes -------------------------------------------------------------------------------------------------------
+
+WORKER = "flask-hello.worker@{}:{}.service"
+
+
+def test_systemd_is_told_of_each_instance_of_a_process(app, systemd):
+    app.add("one", processes={"worker": {"instances": 2}, "beat": {}})
+    app.add("two", processes={"worker": {}})
+    assert app.unit_files_differ("one")
+    app.start("one")
+    app.start("two")
+    assert not app.unit_files_differ("one")
+    units = Path(release_host.UNITS)
+    names = [WORKER.format("one", 1), WORKER.format("one", 2), "flask-hello.beat@one:1.service"]
+    assert {path.name for path in units.glob("*one*.service")} == set(names)
+    assert (units / names[1]).read_text() == "# worker of one, 100%%i\n"
+    assert systemd.commands == [
+        f"start --no-block flask-hello@{name}.socket flask-hello@{name}.service" for name in ("one", "two")
+    ]
+    (units / f"{names[0]}.new").touch()  # of a killed run
+    app.remove_release("one")
+    assert sorted(os.listdir(units)) == [WORKER.format("two", 1), "flask-hello@two.service.d"]
+
+
+def test_processes_wait_for_those_of_the_release_before(app, systemd):
+    app.add("old", processes={"worker": {"instances": 2}})
+    app.add("new", processes={"worker": {"instances": 2}, "beat": {}})
+    old = [WORKER.format("old", number) for number in (1, 2)]
+    systemd.running(*old)
+    systemd.stuck = set(old)
+    succession = release_host.Succession(app, "new")
+    assert succession.advance() and not succession.done
+    beat = "flask-hello.beat@new:1.service"
+    assert systemd.commands == [f"stop --no-block {' '.join(old)}", f"reset-failed {beat}", f"start --no-block {beat}"]
+    systemd.commands.clear()
+    systemd.units[old[0]] = {"ActiveState": "inactive"}
+    assert not succession.advance() and systemd.commands == [] and list(succession.waiting) == ["worker"]
+    systemd.units[old[1]] = {"ActiveState": "failed", "Result": "timeout"}  # it had to be killed
+    assert succession.advance() and succession.done and not succession.waiting
+    new = " ".join(WORKER.format("new", number) for number in (1, 2))
+    assert systemd.commands == [f"reset-failed {old[1]}", f"reset-failed {new}", f"start --no-block {new}"]
+    assert succession.units == [beat, *new.split()]
+
+
+def test_processes_that_may_overlap_do_not_wait(app, systemd):
+    app.add("old", processes={"worker": {}})
+    app.add("new", processes={"worker": {"overlap": True}})
+    systemd.running(WORKER.format("old", 1))
+    systemd.stuck.add(WORKER.format("old", 1))
+    succession = release_host.Succession(app, "new")
+    assert succession.advance() and not succession.waiting
+    assert not succession.done, "until the old one has gone, too"
+    systemd.units[WORKER.format("old", 1)] = {"ActiveState": "inactive"}
+    assert not succession.advance() and succession.done
+
+
+def test_a_process_that_is_no_longer_declared_goes(app, systemd):
+    app.add("old", processes={"worker": {}})
+    app.add("new")
+    systemd.running(WORKER.format("old", 1), "flask-hello@old.service")
+    succession = release_host.Succession(app, "new")
+    assert not succession.advance() and not succession.done
+    assert systemd.commands == [f"stop --no-block {WORKER.format('old', 1)}"]
+    assert not succession.advance() and succession.done
+
+
+def test_a_release_that_lost_and_got_the_traffic_waits_for_its_own_processes(app, systemd):
+    app.add("old", processes={"worker": {}})
+    systemd.units[WORKER.format("old", 1)] = {"ActiveState": "deactivating"}
+    succession = release_host.Succession(app, "old")
+    assert not succession.advance() and not succession.done and systemd.commands == []
+    systemd.units[WORKER.format("old", 1)] = {"ActiveState": "inactive"}
+    assert succession.advance() and succession.done
+
+
+def test_a_succession_that_is_taken_up_starts_nothing_twice(app, systemd):
+    app.add("one", processes={"worker": {}})
+    systemd.running(WORKER.format("one", 1))
+    succession = release_host.Succession(app, "one")
+    assert succession.advance() and succession.done
+    assert systemd.commands == [] and succession.units == [WORKER.format("one", 1)], "they are watched all the same"
+
+
+def test_systemd_is_not_asked_about_processes_that_no_release_has(app):
+    app.add("old")
+    app.add("new")
+    assert release_host.Succession(app, "new").done
 
 
 # --- watch and settle ------------------------------------------------------------------------------------------------
@@ -653,7 +808,7 @@ def test_settle_prunes(two, systemd):
 def test_settle_clears_what_failed(two, systemd):
     systemd.units["flask-hello@old.service"] = {"ActiveState": "failed"}
     release_host.settle(two, "new")
-    assert release_host.running() == {"hello": {"new": False}}
+    assert release_host.running_web() == {"hello": {"new": False}}
 
 
 def test_settle_gives_the_traffic_back(two, systemd, monkeypatch):
@@ -748,6 +903,94 @@ def test_a_sick_release_keeps_the_traffic_when_the_one_before_is_gone(two, syste
     assert systemd.state("flask-hello@new.service")["ActiveState"] == "active"
 
 
+@pytest.fixture
+def workers(two, systemd):
+    """The app of ``two``; both releases have a process, which runs in the old one and not in the new one yet."""
+    for name in ("old", "new"):
+        path = Path(two.releases_directory, name, "release.json")
+        path.write_text(json.dumps({**two.release(name), "processes": {"worker": PROCESS}}))
+    systemd.running(WORKER.format("old", 1))
+    return two
+
+
+def started(systemd, unit):
+    return f"start --no-block {unit}" in systemd.commands
+
+
+def test_settle_exchanges_the_processes(workers, systemd, clock):
+    release_host.settle(workers, "new")
+    assert workers.mark("new")["state"] == "settled"
+    assert systemd.state(WORKER.format("new", 1))["ActiveState"] == "active"
+    assert systemd.state(WORKER.format("old", 1))["ActiveState"] == "inactive"
+    stop, start = f"stop --no-block {WORKER.format('old', 1)}", f"start --no-block {WORKER.format('new', 1)}"
+    assert systemd.commands.index(stop) < systemd.commands.index(start)
+
+
+def test_settle_begins_anew_when_the_processes_were_started(workers, systemd, clock):
+    """The process before has a job of 20 seconds to finish. The new one may die in the fifth second after that."""
+    old, new = WORKER.format("old", 1), WORKER.format("new", 1)
+    systemd.stuck.add(old)
+    clock.after(20, lambda: systemd.units.update({old: {"ActiveState": "inactive"}}))
+    clock.after(19, lambda: systemd.commands.append("19 s"))
+    clock.after(24, lambda: systemd.units[new].update(NRestarts="1"))
+    systemd.journals[new] = "KeyError: 'queue'\n"
+    release_host.settle(workers, "new")
+    assert systemd.commands.index("19 s") < systemd.commands.index(f"start --no-block {new}")
+    mark = workers.mark("new")
+    assert (mark["state"], mark["reason"]) == ("failed", f"{new} exited and was started again")
+    assert (mark["command"], mark["journal"], mark["returned_to"]) == (new, ["KeyError: 'queue'"], "old")
+    assert workers.live() == "old"
+    assert systemd.state(new)["ActiveState"] == "inactive" and systemd.state(old)["ActiveState"] == "active"
+
+
+@pytest.mark.parametrize("problem, then", [(None, "settled"), ("sick", "failed")])
+def test_settle_ends_well_only_with_the_processes(workers, systemd, clock, monkeypatch, problem, then):
+    """No verdict while one waits; a sick health path does not wait for it, but the processes that come back do."""
+    old = WORKER.format("old", 1)
+    systemd.stuck.add(old)
+    seen = []
+    clock.after(19, lambda: seen.append((workers.live(), workers.mark("new")["state"])))
+    clock.after(20, lambda: systemd.units.update({old: {"ActiveState": "inactive"}}))
+    scripted(monkeypatch, problem)
+    release_host.settle(workers, "new")
+    assert seen == [("new", "settling") if problem is None else ("old", "failed")]
+    assert workers.mark("new")["state"] == then
+    assert started(systemd, WORKER.format("new", 1)) is (problem is None)
+    assert started(systemd, old) is (problem is not None)
+
+
+def test_settle_leaves_processes_alone_once_another_release_has_the_traffic(workers, systemd, clock, monkeypatch):
+    workers.add("newer", created=3, state="settling")
+    with release_host.lock(workers.root, name=workers.name):  # of the run that switches
+        clock.after(0.5, lambda: workers.switch("newer"))
+        assert release_host.watch(workers, "new", {**HEALTH, "settle": 5}) is None
+    release_host.finish_succession(workers)
+    assert systemd.commands == [], "that release has a watch of its own"
+
+
+def test_processes_are_exchanged_only_for_what_is_live_once_the_lock_is_held(workers, systemd, monkeypatch):
+    workers.add("newer", created=3)
+
+    @contextlib.contextmanager
+    def lock(*_arguments, **_options):
+        workers.switch("newer")  # by the run that held it
+        yield
+
+    monkeypatch.setattr(release_host, "lock", lock)
+    assert release_host.watch(workers, "new", {**HEALTH, "settle": 5}) is None
+    assert systemd.commands == []
+
+
+def test_settle_taken_up_after_the_traffic_went_back(workers, systemd, clock):
+    """The watch was killed when it had given the traffic back, and systemd starts it again."""
+    workers.switch("old")
+    systemd.units.pop(WORKER.format("old", 1))
+    systemd.running(WORKER.format("new", 1))
+    release_host.settle(workers, "new")
+    assert systemd.state(WORKER.format("new", 1))["ActiveState"] == "inactive"
+    assert systemd.state(WORKER.format("old", 1))["ActiveState"] == "active"
+
+
 # --- the command -----------------------------------------------------------------------------------------------------
 
 SOCKET = "start flask-hello@one.socket"  # waited for
@@ -775,6 +1018,112 @@ def test_live_starts_what_has_the_traffic(app, systemd, live, state, watched, ex
     assert systemd.commands == [command.format(**places) for command in expected]
 
 
+@pytest.mark.parametrize("state", ["settled", "failed", "settling"])
+def test_live_starts_processes(app, systemd, state):
+    app.add("one", live=True, state=state, processes={"worker": {}})
+    assert release_host.main(["--root", app.root, "live", "hello"]) == 0
+    assert started(systemd, WORKER.format("one", 1)) is (state != "settling"), "that is the watch's to do"
+
+
+def scheduled(app, name, command="flask tidy $HOME"):
+    path = Path(app.releases_directory, name, "release.json")
+    path.write_text(json.dumps({**app.release(name), "jobs": {"tidy": {"command": command, "timeout": 60}}}))
+
+
+def test_a_schedule_runs_what_the_live_release_says(app, systemd, become):
+    app.add("one", live=True)
+    app.add("two")
+    scheduled(app, "one")
+    systemd.unit_texts["flask-hello@one.service"] = "[Service]\nUser=flask-hello\n"
+    words, _environment = become("--root", app.root, "schedule", "hello", "tidy")
+    assert words[0] == "systemd-run" and words[-3:] == ["/bin/sh", "-c", "flask tidy $$HOME"]
+    own = {"--unit=flask-hello.tidy.job@one.service", "--property=PartOf=flask-hello.tidy.service", "--pipe", "--wait"}
+    assert {*own, "--property=RuntimeMaxSec=60", "--property=User=flask-hello"} <= set(words)
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_schedule_that_the_live_release_does_not_have(app, capsys, live):
+    app.add("one", live=live)
+    assert release_host.main(["--root", app.root, "schedule", "hello", "tidy"]) == 0
+    assert f"nothing to run: {'one' if live else 'no live release'} has no schedule 'tidy'" in capsys.readouterr().out
+
+
+def test_a_job_that_runs_keeps_its_release_and_is_left_alone(two, systemd, clock):
+    two.add("oldest", created=-1)
+    scheduled(two, "oldest")
+    job = "flask-hello.tidy.job@oldest.service"
+    systemd.running(job)
+    path = Path(two.releases_directory, "new", "release.json")
+    path.write_text(json.dumps({**two.release("new"), "keep_releases": 1, "processes": {"worker": PROCESS}}))
+    release_host.settle(two, "new")
+    assert two.releases() == ["oldest", "old", "new"]
+    assert systemd.state(job)["ActiveState"] == "active"
+
+
+def test_systemd_judges_calendar_events(monkeypatch):
+    def run(command, **_options):
+        return subprocess.CompletedProcess(command, 0 if command[-1] == "daily" else 1)
+
+    monkeypatch.setattr(release_host, "subprocess", type("subprocess", (), {"run": staticmethod(run)}))
+    assert release_host.main(["calendar", "hello: schedules.tidy.on_calendar: daily"]) == 0
+    bad = [f"hello: schedules.{name}.on_calendar: daily Mars/Phobos" for name in ("tidy", "more")]
+    with pytest.raises(SystemExit) as caught:
+        release_host.main(["calendar", bad[0], "hello: schedules.ok.on_calendar: daily", bad[1]])
+    assert caught.value.code == "\n".join(f"{each!r} is no calendar event that systemd knows here" for each in bad)
+
+
+def test_what_a_unit_says_of_its_processes():
+    text = """# /etc/systemd/system/flask-hello@.service
+[Unit]
+Description=release %i
+[Service]
+Type=notify
+User=flask-hello
+WorkingDirectory=/releases/%i
+EnvironmentFile=/releases/%i/environment
+Environment=A=100%%
+ExecStart=/bin/server
+ExecStop=+/bin/drain
+RestartSec=1
+KillMode=mixed
+TimeoutStopSec=90
+CapabilityBoundingSet=
+; a comment
+SystemCallFilter=@system-service \\
+    @chown
+SystemCallFilter=~@privileged
+
+# /etc/systemd/system/flask-hello@one.service.d/release.conf
+[Service]
+Type=exec
+ExecStart=
+MemoryMax=512M
+[Install]
+WantedBy=multi-user.target
+"""
+    assert release_host.service_properties(text, "one") == [
+        "User=flask-hello",
+        "EnvironmentFile=/releases/one/environment",
+        "Environment=A=100%",
+        "CapabilityBoundingSet=",
+        "SystemCallFilter=@system-service      @chown",
+        "SystemCallFilter=~@privileged",
+        "MemoryMax=512M",
+    ]
+
+
+def test_a_command_is_run_as_a_process_of_its_release(app, systemd):
+    app.add("one", path="src")
+    systemd.unit_texts["flask-hello@one.service"] = "[Service]\nUser=flask-hello\n"
+    app.run("one", "echo $GREETING", 60)
+    words = systemd.calls[-1]
+    folder = f"{app.releases_directory}/one/build/src"
+    properties = ["User=flask-hello", f"WorkingDirectory={folder}", "TimeoutStopSec=10", "RuntimeMaxSec=60"]
+    assert [word for word in words if word.startswith("--property")] == [f"--property={each}" for each in properties]
+    assert words[-3:] == ["/bin/sh", "-c", "echo $$GREETING"] and "--unit=flask-hello.command-" in " ".join(words)
+    assert Path(app.drop_in("one"), "release.conf").exists(), "systemd is told what the release has of its own first"
+
+
 def test_settle_as_a_command(two):
     assert release_host.main(["--root", two.root, "settle", "hello", "new"]) == 0
     assert two.mark("new")["state"] == "settled"
@@ -795,6 +1144,81 @@ def test_drain_waits_only_for_who_will_get_an_answer(app, monkeypatch, environme
     monkeypatch.setattr(os, "environ", environment)
     assert release_host.main(["--root", app.root, "drain", "hello", "one"]) == 0
     assert done == drained
+
+
+@pytest.fixture
+def become(monkeypatch):
+    """What the program becomes instead of becoming it: the words of the command and the environment."""
+
+    class Became(Exception):
+        """Nothing comes behind execvpe."""
+
+    became = []
+
+    def execvpe(program, words, environment):
+        became.append((words, environment))
+        raise Became
+
+    monkeypatch.setattr(os, "execvpe", execvpe)
+    monkeypatch.setattr(os, "execvp", lambda program, words: execvpe(program, words, None))
+
+    def run(*arguments):
+        with pytest.raises(Became):
+            release_host.main(list(arguments))
+        return became[-1]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["hello", "flask", "shell"], ["flask", "shell"]),
+        (["run", "hello", "flask", "shell"], ["flask", "shell"]),
+        (["hello", "live"], ["live"]),
+        (["hello", "flask", "--root", "x", "--", "-c", "$A"], ["flask", "--root", "x", "--", "-c", "$$A"]),
+    ],
+)
+def test_a_command_of_a_person(app, systemd, become, arguments, expected):
+    app.add("one", live=True, path="src")
+    systemd.unit_texts["flask-hello@one.service"] = "[Service]\nUser=flask-hello\n"
+    words, environment = become("--root", app.root, *arguments)
+    assert words[-len(expected) - 4 :] == ["/bin/sh", "-c", 'exec "$$@"', "sh", *expected]
+    assert {"--pty", "--pipe", "--wait", "--property=User=flask-hello"} <= set(words)
+    assert f"--property=WorkingDirectory={app.releases_directory}/one/build/src" in words
+    assert any(word.startswith("--unit=flask-hello.once-") for word in words), "a run ends its own commands only"
+    assert environment["SYSTEMD_ADJUST_TERMINAL_TITLE"] == "0" and environment["PATH"] == os.environ["PATH"]
+
+
+def test_an_app_called_like_a_word_of_systemd(app, systemd, become):
+    live = type(app)(app.root, "live")
+    for directory in (live.releases_directory, live.builds_directory, live.marks_directory):
+        os.makedirs(directory)
+    live.add("one", live=True)
+    systemd.unit_texts["flask-live@one.service"] = "[Service]\nUser=flask-live\n"
+    words, _environment = become("--root", app.root, "run", "live", "id")
+    assert "--property=User=flask-live" in words
+
+
+@pytest.mark.parametrize(
+    "arguments, uid, problem",
+    [
+        ([], 0, "it takes an app and a command"),
+        (["hello"], 0, "it takes an app and a command"),
+        (["live"], 0, "it takes an app and a command"),
+        (["live", "hello", "flask"], 0, "it takes an app and a command"),
+        (["settle", "hello"], 0, "it takes an app and a command"),
+        (["hello", "id"], 1000, "it must be run as root"),
+        (["hello", "id"], 0, "there is no app 'hello' with a live release; apps in {root}: hello"),
+        (["hullo", "id"], 0, "there is no app 'hullo' with a live release; apps in {root}: hello"),
+    ],
+)
+def test_what_is_no_command(app, monkeypatch, capsys, arguments, uid, problem):
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    with pytest.raises(SystemExit) as caught:
+        release_host.main(["--root", app.root, *arguments])
+    assert caught.value.code != 0
+    assert problem.format(root=app.root) in capsys.readouterr().err + str(caught.value.code)
 
 
 def test_the_file_runs_on_its_own(app):

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,7 +18,8 @@ from unittest import mock
 import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar
+from ansible.template import Templar, trust_as_template
+from ansible_collections.flaskfleet.deploy.plugins.module_utils import release_host
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import make_plan
 from ansible_collections.flaskfleet.deploy.plugins.plugin_utils.templates import Renderer, TemplateError
 
@@ -28,10 +31,18 @@ DEBIAN = {
     "proxy_user": "www-data",
     "sites_available": "/etc/nginx/sites-available",
     "sites_enabled": "/etc/nginx/sites-enabled",
+    "renewal_timer": "certbot.timer",
 }
 
 
+TIDY = {"tidy": {"command": "flask tidy", "on_calendar": "Mon *-*-* 04:00"}}
+
+
 def renderer(*template_paths, role="flask_app", **variables):
+    if role == "nginx_site":
+        ciphers = yaml.safe_load((ROLES / role / "vars" / "main.yml").read_text())["__nginx_site_ciphers"]
+        variables = {"__nginx_site_version": "1.26.3", "__nginx_site_ciphers": ciphers, **variables}
+        variables.setdefault("__nginx_site_nginx", {"modules": []})
     loader = DataLoader()
     action = SimpleNamespace(_loader=loader, _templar=Templar(loader=loader, variables=variables))
     return Renderer(action, variables, template_paths, [str(ROLES / role / "templates")])
@@ -47,13 +58,16 @@ def rendered(changes=(), **variables):
     flask_app = renderer(plan=plan, **ROLE_VARIABLES)
     nginx_site = renderer(role="nginx_site")
     app, site = plan["apps"][0], plan["sites"][0]
-    files = {each["dest"]: flask_app.render(each["template"], {"app": app}) for each in plan["unit_files"]}
+    files = {
+        each["dest"]: flask_app.render(each["template"], {"app": app, **each.get("vars", {})})
+        for each in plan["unit_files"]
+    }
     sites = [each for each in plan["site_files"] if "template" in each]
-    files.update({each["dest"]: nginx_site.render(each["template"], {"site": site}) for each in sites})
+    files.update({each["dest"]: nginx_site.render(each["template"], {"site": site, **each["vars"]}) for each in sites})
     for name in ("host.sysusers.conf.j2", "host.tmpfiles.conf.j2"):
         files[name] = flask_app.render(name, {})
     for name, template in app["release_files"].items():
-        files[name] = flask_app.render(template, {"app": app})
+        files[name] = flask_app.render(template, {"app": app, "process": name.partition(".")[0]})
     return files
 
 
@@ -80,10 +94,14 @@ def lines(text):
 
 
 def test_every_template_is_rendered_here(files):
-    templates = {path.name for path in ROLES.rglob("templates/**/*.j2")}
-    known = {each["template"] for each in plan_of()["unit_files"] + plan_of()["site_files"] if "template" in each}
+    templates = {path.name for path in ROLES.glob("*/templates/*.j2")}
+    files = [*plan_of({"schedules": TIDY})["unit_files"], *plan_of()["site_files"]]
+    files += plan_of({"tls": {"mode": "acme"}}, nginx_site_acme_ca_file="/etc/ca.pem")["renewal_files"]
+    files += make_plan({}, {"selinux_module": "/flaskfleet.cil"}, "web1")["selinux_files"]
+    known = {each["template"] for each in files if "template" in each}
     for kind in ("gunicorn", "granian"):
-        known |= set(plan_of({"server": {"kind": kind}})["apps"][0]["release_files"].values())
+        everything = {"server": {"kind": kind}, "processes": {"worker": "rq"}}
+        known |= set(plan_of(everything)["apps"][0]["release_files"].values())
     assert templates - known == {"host.sysusers.conf.j2", "host.tmpfiles.conf.j2"}
 
 
@@ -97,7 +115,8 @@ def test_every_file_tells_who_wrote_it_and_ends_its_last_line(files):
 def test_nothing_between_releases_differs(files):
     """What a release runs with must lie in the release, so the units name no commit, environment or setting of it."""
     changes = {"version": "v2", "env": {"A": "1"}, "server": {"workers": 9}, "entrypoint": "other:app"}
-    other = rendered({**changes, "limits": {"memory_max": "1G"}})
+    other = rendered({**changes, "limits": {"memory_max": "1G"}, "processes": {"worker": "rq worker"}})
+    assert set(other) - set(files) == {"worker.service"}
     for name, text in files.items():
         assert (text == other[name]) is (name not in ("gunicorn.conf.py", "service.conf")), name
     granian = rendered({"server": {"kind": "granian"}})
@@ -162,8 +181,17 @@ def test_the_service_runs_what_the_release_is_made_of(service):
     assert {name: service["Service"][name] for name in expected} == expected
     assert service["Unit"]["PartOf"] == ["flask-hello.target"]
     own = of_release()
-    assert own["Service"] == {"User": ["flask-hello"]}
+    assert own["Service"] == {"User": ["flask-hello"], "Environment": ['"FLASK_APP=app:app"']}
     assert own["Unit"] == {name: ["flask-hello@%i.socket"] for name in ("Requires", "After")}
+
+
+def test_defaults_of_production(service):
+    """What the app's env says goes before them: an EnvironmentFile= wins over Environment= (systemd.exec(5))."""
+    path = "/opt/flask_apps/hello/releases/%i/build/.venv/bin:/usr/local/bin:/usr/bin:/bin"
+    expected = ["HOME=/var/lib/flask_apps/hello", f"PATH={path}", "FLASK_DEBUG=0"]
+    assert service["Service"]["Environment"] == expected
+    factory = of_release({"entrypoint": """shop:create_app("a b", debug='no')"""})["Service"]["Environment"]
+    assert [shlex.split(each) for each in factory] == [["""FLASK_APP=shop:create_app("a b", debug='no')"""]]
 
 
 def test_granian_makes_its_own_socket():
@@ -172,10 +200,11 @@ def test_granian_makes_its_own_socket():
     assert "Unit" not in own
     assert own["Service"] == {
         "User": ["flask-hello"],
+        "Environment": ['"FLASK_APP=app:app"'],
         "WorkingDirectory": [f"{release}/build/src/web"],
         "Type": ["exec"],
         "ExecStart": ["", f"{release}/build/.venv/bin/python {release}/granian.conf.py"],
-        "BindPaths": ["/run/flask_apps/hello/%i"],
+        "BindPaths": ["-/run/flask_apps/hello/%i"],
     }
 
 
@@ -228,6 +257,72 @@ def test_limits(limits, expected):
     assert {name: service[name] for name in ("MemoryMax", "CPUQuota", "TasksMax") if name in service} == expected
 
 
+def process(changes=(), command="rq worker", **own):
+    """The unit of a process."""
+    processes = {"worker": {"command": command, **own}}
+    return directives(rendered({**dict(changes), "processes": processes})["worker.service"])
+
+
+def test_a_process_runs_as_the_web_process_does(service):
+    """In the same sandbox and environment, which commands of the release take over as well."""
+    own = process()["Service"]
+    started = release_host.OWN_TO_SERVICES
+    ours = {name: values for name, values in own.items() if not started.fullmatch(name)}
+    theirs = {name: values for name, values in service["Service"].items() if not started.fullmatch(name)}
+    assert ours.pop("Environment") == [*of_release()["Service"]["Environment"], *theirs.pop("Environment")]
+    assert ours == theirs
+    assert own["WorkingDirectory"] == ["/opt/flask_apps/hello/releases/%i/build/."]
+    other = process({"user": "someone", "path": "src", "limits": {"memory_max": "1G"}})["Service"]
+    assert (other["User"], other["WorkingDirectory"][0][-9:]) == (["someone"], "build/src")
+    assert "MemoryMax" not in other, "that is the web process's"
+
+
+def test_how_a_process_starts_and_ends():
+    own = process()
+    assert own["Unit"]["PartOf"] == ["flask-hello.target"] and "Install" not in own
+    usual = {"Type": ["exec"], "Restart": ["always"], "KillMode": ["mixed"], "KillSignal": ["SIGTERM"]}
+    usual |= {"TimeoutStopSec": ["60"], "ExecStart": [':/bin/bash -c "rq worker"']}
+    assert (
+        usual.items() <= {name: own["Service"][name] for name in usual}.items()
+        and "RemainAfterExit" not in own["Service"]
+    )
+    settings = {"restart": "on-failure", "stop_signal": "INT", "stop_timeout": 600}
+    own = process(**settings, limits={"memory_max": "1G", "cpu_quota": "50%", "tasks_max": 9})["Service"]
+    expected = {
+        "Restart": ["on-failure"],
+        "KillSignal": ["SIGINT"],
+        "TimeoutStopSec": ["600"],
+        "RemainAfterExit": ["yes"],
+    }
+    expected |= {"MemoryMax": ["1G"], "CPUQuota": ["50%"], "TasksMax": ["9"]}
+    assert {name: own[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("command", ["a 'b c' \"d\"", "a \\n \\\\ $HOME `x` 100% %i", "a && exec b; c", "écho 😀"])
+def test_the_command_of_a_process_reaches_the_shell(command):
+    """systemd takes \\ before \" and \\ out of what is quoted, and %% for one; the colon lets it leave $ alone."""
+    [line] = process(command=command)["Service"]["ExecStart"]
+    start = ':/bin/bash -c "'
+    assert line.startswith(start) and line.endswith('"')
+    assert re.sub(r'\\(["\\])', r"\1", line[len(start) : -1]).replace("%%", "%") == command
+    assert not re.search("%(?!%)", line.replace("%%", ""))
+
+
+def test_schedules():
+    own = {"tidy": {**TIDY["tidy"], "random_delay": 60, "persistent": True}, "more": TIDY["tidy"]}
+    files = rendered({"schedules": own})
+    timer = directives(files["/etc/systemd/system/flask-hello.tidy.timer"])
+    expected = {"OnCalendar": ["Mon *-*-* 04:00"], "RandomizedDelaySec": ["60"], "AccuracySec": ["1s"]}
+    assert timer["Timer"] == {**expected, "Persistent": ["yes"]} and "Install" not in timer
+    assert "Persistent" not in directives(files["/etc/systemd/system/flask-hello.more.timer"])["Timer"]
+    service = directives(files["/etc/systemd/system/flask-hello.tidy.service"])
+    command = "/usr/local/sbin/flask-app --root /opt/flask_apps schedule hello tidy"
+    assert (service["Service"]["ExecStart"], service["Service"]["Type"]) == ([command], ["oneshot"])
+    assert timer["Unit"]["PartOf"] == service["Unit"]["PartOf"] == ["flask-hello.target"]
+    target = directives(files["/etc/systemd/system/flask-hello.target"])
+    assert target["Unit"]["Wants"] == ["flask-hello.live.service flask-hello.tidy.timer flask-hello.more.timer"]
+
+
 def test_own_places_and_account():
     roots = {"flask_app_root": "/srv/a", "flask_app_data_root": "/srv/d", "flask_app_runtime_root": "/run/r"}
     files = rendered({"user": "someone"}, **roots, flask_app_proxy_user="proxy")
@@ -241,11 +336,16 @@ def test_own_places_and_account():
 @pytest.mark.parametrize("kind", ["gunicorn", "granian"])
 def test_systemd_finds_nothing_wrong(tmp_path, kind):
     """All units of an app at once, in a tree of their own that has the programs they call."""
-    files = rendered({"limits": {"memory_max": "50%", "cpu_quota": "150%", "tasks_max": 64}, "server": {"kind": kind}})
+    limits = {"memory_max": "50%", "cpu_quota": "150%", "tasks_max": 64}
+    worker = {"command": "rq 'a \"b\"' $X 100% \\d é", "restart": "no", "stop_signal": "QUIT", "limits": limits}
+    files = rendered({"limits": limits, "server": {"kind": kind}, "processes": {"worker": worker}, "schedules": TIDY})
     units = {path: text for path, text in files.items() if path.startswith("/etc/systemd/system/")}
     units["/etc/systemd/system/flask-hello@one.service.d/release.conf"] = files["service.conf"]
+    # not one:1, since `verify` takes a colon for its own
+    units["/etc/systemd/system/flask-hello.worker@one.service"] = files["worker.service"]
     release = "opt/flask_apps/hello/releases/one/build"
     for program in (
+        "bin/bash",
         "usr/local/sbin/flask-app",
         "bin/kill",
         "bin/false",
@@ -258,10 +358,29 @@ def test_systemd_finds_nothing_wrong(tmp_path, kind):
     for path, text in units.items():
         (tmp_path / path[1:]).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path[1:]).write_text(text)
-    names = ["flask-hello@one.service", "flask-hello@one.socket", "flask-hello.live.service", "flask-hello.target"]
+    names = [
+        "flask-hello.worker@one.service",
+        "flask-hello@one.service",
+        "flask-hello@one.socket",
+        "flask-hello.live.service",
+        "flask-hello.target",
+        "flask-hello.tidy.timer",
+    ]
     command = ["systemd-analyze", "--man=no", "--recursive-errors=no", f"--root={tmp_path}", "verify", *names]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("root", ["/opt/flask_apps", "/srv/apps"])
+def test_the_hosts_own_command_knows_where_the_apps_are(root):
+    source = (ROLES.parent / "plugins" / "module_utils" / "release_host.py").read_text()
+    [command] = [file for file in ROLE_VARIABLES["__flask_app_host_files"] if "content" in file]
+    assert (
+        command["dest"] == "{{ __flask_app_command }}" and ROLE_VARIABLES["__flask_app_command"] == release_host.PROGRAM
+    )
+    variables = {"__flask_app_program": source, "flask_app_root": root}
+    program = Templar(loader=DataLoader(), variables=variables).template(trust_as_template(command["content"]))
+    assert program == source.replace("/opt/flask_apps", root)
 
 
 # --- accounts and directories ----------------------------------------------------------------------------------------
@@ -269,7 +388,7 @@ def test_systemd_finds_nothing_wrong(tmp_path, kind):
 
 def test_accounts(files):
     assert lines(files["/etc/sysusers.d/flask-hello.conf"]) == [
-        'u flask-hello - "Runs Flask apps" /var/lib/flask_apps -'
+        'u flask-hello /var/lib/flask_apps/hello "Runs Flask apps" /var/lib/flask_apps -'
     ]
     assert lines(files["host.sysusers.conf.j2"]) == [
         'u flaskfleet-fetch - "Fetches the code of Flask apps" /opt/flask_apps -'
@@ -282,13 +401,15 @@ def test_directories(files):
         "d /opt/flask_apps/hello/builds 0711 root root -",
         "d /opt/flask_apps/hello/releases 0711 root root -",
         "d /opt/flask_apps/hello/marks 0700 root root -",
-        "d /var/lib/flask_apps/hello 0700 flask-hello - -",
-        "d /var/cache/flask_apps/hello 0700 flask-hello - -",
+        "d /var/lib/flask_apps/hello 0700 flask-hello flask-hello -",
+        "d /var/cache/flask_apps/hello 0700 flask-hello flask-hello -",
+        "d /run/flask_apps/hello 0755 root root -",
     ]
     assert lines(files["host.tmpfiles.conf.j2"]) == [
         "d /opt/flask_apps 0755 root root -",
         "d /var/lib/flask_apps 0755 root root -",
         "d /var/cache/flask_apps 0755 root root -",
+        "d /run/flask_apps 0755 root root -",
     ]
 
 
@@ -310,12 +431,14 @@ def test_gunicorn():
     expected = {
         "wsgi_app": "app:app",
         "proc_name": "hello",
+        "bind": "unix:/opt/flask_apps/hello/releases/one/web.sock",
         "workers": len(os.sched_getaffinity(0)) + 1,
         "threads": 4,
         "worker_class": "gthread",
         "timeout": 30,
         "max_requests": 0,
         "max_requests_jitter": 0,
+        "preload_app": False,
         "keepalive": 75,
         "errorlog": "-",
         "accesslog": None,
@@ -331,6 +454,7 @@ def test_gunicorn():
         ({"server": {"threads": 1, "worker_class": "sync"}}, {"threads": 1, "worker_class": "sync"}),
         ({"server": {"max_requests": 1000}}, {"max_requests": 1000, "max_requests_jitter": 100}),
         ({"server": {"timeout": 90}}, {"timeout": 90}),
+        ({"server": {"preload": True}}, {"preload_app": True}),
         ({"entrypoint": "wsgi"}, {"wsgi_app": "wsgi:app"}),
         ({"entrypoint": """shop:create_app("it's", 'b')"""}, {"wsgi_app": """shop:create_app("it's", 'b')"""}),
         ({"path": "src/web"}, {"chdir": "/opt/flask_apps/hello/releases/one/build/src/web"}),
@@ -394,7 +518,7 @@ def test_site(files):
         "proxy_pass http://flask_hello;",
         "proxy_http_version 1.1;",
         'proxy_set_header Connection "";',
-        "proxy_set_header Host $http_host;",
+        "proxy_set_header Host $host;",
         "proxy_set_header X-Forwarded-For $remote_addr;",
         "proxy_set_header X-Forwarded-Proto $scheme;",
     ):
@@ -418,7 +542,7 @@ def test_aliases_of_a_site():
     assert "    server_name hello.test www.hello.test web1.hello.test;\n" in site
 
 
-@pytest.mark.parametrize("block", ["upstream", "listen", "locations", "proxy", "extra"])
+@pytest.mark.parametrize("block", ["http", "upstream", "listen", "settings", "locations", "proxy", "extra"])
 def test_a_template_of_a_user_replaces_one_block(tmp_path, files, block):
     text = '{% extends "base/site.conf.j2" %}\n{% block BLOCK %}\n# mine, {{ site.domain }}\n{% endblock %}\n'
     text = text.replace("BLOCK", block)

@@ -5,8 +5,17 @@
 
 from __future__ import annotations
 
-from .derive import host_label, make_plan
-from .reading import PlanError, collect_secrets
+from .derive import Inventory, host_label, make_plan
+from .reading import PlanError, collect_certificates, collect_secrets
 from .variables import misspelt_variables, plain_variables
 
-__all__ = ["PlanError", "collect_secrets", "host_label", "make_plan", "misspelt_variables", "plain_variables"]
+__all__ = [
+    "Inventory",
+    "PlanError",
+    "collect_certificates",
+    "collect_secrets",
+    "host_label",
+    "make_plan",
+    "misspelt_variables",
+    "plain_variables",
+]

@@ -5,18 +5,24 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import posixpath
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable, NamedTuple
+from urllib.parse import urlsplit
 
+from .. import acme
 from ..configuration import BUILD_KEYS, RELEASE_KEYS
+from ..file_set import STATE_DIRECTORY
 from .reading import account, read
 from .rules import without_credentials
 from .schema import ROLES
 
+CERTIFICATES = "/etc/nginx/certificates"
+PAGES = "/etc/nginx/pages"
 TEMPLATES = ROLES / "flask_app" / "templates"
 
 _SETTINGS = (
@@ -40,41 +46,76 @@ _RELEASE_FILES = {
 }
 # A release's socket below the app's runtime directory. granian makes its own, in a directory that only it may write to.
 _SOCKETS = {"gunicorn": "{release}.sock", "granian": "{release}/web.sock"}
-_UNIT_TEMPLATES = ("web.service.j2", "web.socket.j2")
+# What browsers are told unless an app or a site says something else.
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "SAMEORIGIN",
+    "Referrer-Policy": "strict-origin-when-cross-origin",
+}
+# Links to the releases in which nginx looks for static files.
+_RELEASES = ("current", "previous")
+_UNIT_TEMPLATES = ("web.service.j2", "web.socket.j2", "base/sandbox.conf.j2", "base/limits.conf.j2")
+
+
+class Inventory(NamedTuple):
+    """What a plan asks of the inventory. host: its name of the host that is planned for. hosts: the names of all.
+    leader_of: tells the first host of the play that declares an app, given by name.
+    """
+
+    host: str
+    hosts: list[str]
+    leader_of: Callable[[str], str]
 
 
 def make_plan(
-    variables: dict[str, Any], platform: dict[str, Any], hostname: str, rollback: bool = False
+    variables: dict[str, Any],
+    platform: dict[str, Any],
+    hostname: str,
+    rollback: bool = False,
+    inventory: Inventory | None = None,
 ) -> dict[str, Any]:
     """Make the plan for a host.
 
     variables: the roles' variables as plain data; those left out have their default. platform: what differs between
     distributions, as the module's option of that name. hostname: the inventory's name of the host. rollback: whether
-    the plan is for going back, the only use of `flask_app_rollback_to`.
+    the plan is for going back, the only use of `flask_app_rollback_to`. inventory: without it the host leads.
 
     Returns plain data without any secret, in the shape that the module's RETURN documents. Raises PlanError with all
     errors.
     """
-    declared = read(variables, rollback)
+    declared = read(variables, rollback, inventory.hosts if inventory else None)
     settings = declared.settings
-    templates = {
-        kind: _digest([*files.values(), *_UNIT_TEMPLATES], settings["flask_app_template_paths"])
-        for kind, files in _RELEASE_FILES.items()
-    }
-    taken = {name for app in declared.apps for name in (app["domain"], *app["aliases"])}
+    templates = functools.cache(functools.partial(_digest, template_paths=settings["flask_app_template_paths"]))
+    everything = [*declared.apps, *declared.sites]
+    taken = {name for each in everything for name in (each["domain"], *each["aliases"])}
     label = host_label(hostname) if settings["nginx_site_host_names"] else ""
     selected = [app for app in declared.apps if app["name"] in declared.only]
     apps = [_app(app, settings, platform, label, taken, templates) for app in selected if app["state"] == "present"]
+    for app in apps:
+        app["release_leader"] = _leader(app, settings, inventory) if inventory and not rollback else ""
+    sites = [_site_of_app(app) for app in apps]
+    sites += [_site(site) for site in declared.sites if site["state"] == "present"]
     return {
         "apps": apps,
         "absent": [app["name"] for app in selected if app["state"] == "absent"],
-        "sites": [_site(app) for app in apps],
+        "sites": sites,
+        "ports": [80, 443] if any(_has_tls(each) for each in everything) else [80],
         "unit_files": _unit_files(apps),
-        "site_files": _site_files(apps, settings, platform),
+        "calendars": [
+            f"{app['name']}: schedules.{name}.on_calendar: {schedule['on_calendar']}"
+            for app in apps
+            for name, schedule in app["schedules"].items()
+        ],
+        "directories": _directories(apps, settings),
+        "site_files": _site_files(sites, everything, settings, platform),
+        "acme": _acme(sites, declared, settings, platform),
+        "renewal_files": _renewal_files(settings, platform),
+        "selinux_files": _selinux_files(declared, settings, platform),
         "packages": sorted(
             {*platform.get("packages", ()), *(package for app in apps for package in app["system_packages"])}
         ),
         "declared": [app["name"] for app in declared.apps],
+        "declared_sites": [each["name"] for each in everything],
         "rollback": rollback,
         "rollback_to": _rollback_targets(apps, settings["flask_app_rollback_to"]) if rollback else {},
         "hooks": settings["flask_app_hooks"],
@@ -100,6 +141,9 @@ def _app(app, settings, platform, label, taken, templates):
     module, _colon, function = app["entrypoint"].partition(":")
     host_name = f"{label}.{app['domain']}"
     on_this_host = [host_name] if label and host_name not in taken and len(host_name) <= 253 else []
+    processes = {name: {**each, "limits": _limits(each["limits"])} for name, each in app["processes"].items()}
+    release_files = dict(_RELEASE_FILES[app["server"]["kind"]])
+    release_files.update((f"{process}.service", "process.service.j2") for process in processes)
     planned = {
         **app,
         "repository": without_credentials(app["repository"]),
@@ -107,7 +151,9 @@ def _app(app, settings, platform, label, taken, templates):
         "user": account(app),
         "own_user": not app["user"],
         "server_names": [app["domain"], *app["aliases"], *on_this_host],
-        "url": f"http://{app['domain']}/",
+        "static": [{**entry, "path": posixpath.normpath(entry["path"])} for entry in app["static"]],
+        "tls": _tls(app),
+        "url": _url(app),
         "entrypoint": f"{module}:{function or 'app'}",
         "python": {"declared": app["python"], "executable": _executable(app["python"], platform)},
         "requirements": posixpath.normpath(app["requirements"]) if app["requirements"] else "",
@@ -116,19 +162,25 @@ def _app(app, settings, platform, label, taken, templates):
         "shared_paths": [posixpath.normpath(path) for path in app["shared_paths"]],
         "health": {
             "host": app["domain"],
-            "scheme": "http",
+            "scheme": _scheme(app),
             "path": app["health_path"],
             "timeout": app["health_timeout"],
             "statuses": [_status(status) for status in app["health_status"]],
             "settle": app["settle"],
         },
-        "limits": {limit: "" if value is None else str(value) for limit, value in app["limits"].items()},
+        "processes": processes,
+        # what the live release is asked for when a timer has elapsed
+        "jobs": {
+            name: {key: schedule[key] for key in ("command", "timeout")} for name, schedule in app["schedules"].items()
+        },
+        "limits": _limits(app["limits"]),
         "paths": {
             "root": root,
             "repo": f"{root}/repo.git",
             "builds": f"{root}/builds",
             "releases": f"{root}/releases",
             "current": f"{root}/current",
+            "previous": f"{root}/previous",
             "data": f"{settings['flask_app_data_root']}/{name}",
             "runtime": f"{settings['flask_app_runtime_root']}/{name}",
         },
@@ -137,17 +189,22 @@ def _app(app, settings, platform, label, taken, templates):
             "socket": f"{unit}@.socket",
             "live": f"{unit}.live.service",
             "target": f"{unit}.target",
+            "timers": [f"{unit}.{schedule}.timer" for schedule in app["schedules"]],
             "prefix": unit,
         },
         "upstream_socket": f"{root}/current/web.sock",
         "socket": f"{settings['flask_app_runtime_root']}/{name}/{_SOCKETS[app['server']['kind']]}",
-        "release_files": _RELEASE_FILES[app["server"]["kind"]],
-        "templates": templates[app["server"]["kind"]],
+        "release_files": release_files,
+        "templates": templates(frozenset([*release_files.values(), *_UNIT_TEMPLATES])),
     }
     for key in ("state", "secrets", "health_path", "health_timeout", "health_status", "settle"):
         del planned[key]
     planned["build_hash"] = _short_hash(
-        [planned[key] for key in BUILD_KEYS], app["python"], app["server"]["kind"], settings["flask_app_installer"]
+        [planned[key] for key in BUILD_KEYS],
+        planned["entrypoint"] if planned["build_commands"] else "",  # which these commands are told
+        app["python"],
+        app["server"]["kind"],
+        settings["flask_app_installer"],
     )
     health = planned["health"]
     planned["configuration_hash"] = _short_hash(
@@ -156,18 +213,85 @@ def _app(app, settings, platform, label, taken, templates):
     return planned
 
 
+def _limits(declared):
+    return {limit: "" if value is None else str(value) for limit, value in declared.items()}
+
+
+def _leader(app, settings, inventory):
+    """The host that runs the app's release commands when it is another one, else empty."""
+    if not app["release_commands"]:
+        return ""
+    leader = settings["flask_app_release_leader"] or inventory.leader_of(app["name"])
+    return "" if leader == inventory.host else leader
+
+
 def _rollback_targets(apps, given):
     """{app: release or commit, empty for the previous good release}; of all apps unless some are named."""
     return {app["name"]: given.get(app["name"], "") for app in apps if not given or app["name"] in given}
 
 
-def _site(app):
+def _site_of_app(app):
+    """The site of an app as the templates of sites see it."""
     return {
+        **app["site"],
+        **_settings(app["site"], app["tls"]),
+        **{key: app[key] for key in ("name", "domain", "server_names", "url", "tls")},
+        **_certificate(app),
+        "challenges": _challenges(app),
         "app": app["name"],
-        **{key: app[key] for key in ("domain", "server_names", "url")},
         "upstream": f"flask_{app['name']}",
-        "socket": app["upstream_socket"],
+        "servers": [f"unix:{app['upstream_socket']}"],
+        "static": [
+            _static(
+                entry,
+                *(posixpath.join(app["paths"][link], "build", app["path"], entry["path"]) for link in _RELEASES),
+            )
+            for entry in app["static"]
+        ],
+        "balancing": "round_robin",
+        "root": "",
+        "redirect": "",
     }
+
+
+def _settings(site, tls):
+    """Settings of a site that the templates take in another shape: all its headers, the names of its variables."""
+    headers = dict(_HEADERS)
+    if tls["mode"] != "none" and tls["hsts_max_age"]:
+        headers["Strict-Transport-Security"] = f"max-age={tls['hsts_max_age']}"
+    for name, value in site["headers"].items():
+        same = next((known for known in headers if known.lower() == name.lower()), name)
+        headers[same] = value
+    return {"headers": {name: value for name, value in headers.items() if value}}
+
+
+def _static(entry, *folders):
+    """Static files as the templates of sites see them. folders: where a file is looked for, the first one wins."""
+    paths = [posixpath.normpath(folder) for folder in folders]
+    return {"url": entry["url"].rstrip("/"), "folders": paths, "expires": entry["expires"]}
+
+
+def _site(site):
+    """A site of `nginx_sites` as the templates of sites see it, in the same shape."""
+    planned = {
+        **site,
+        **_settings(site, site["tls"]),
+        "server_names": [site["domain"], *site["aliases"]],
+        "url": _url(site),
+        "tls": _tls(site),
+        **_certificate(site),
+        "challenges": _challenges(site),
+        "app": "",
+        "upstream": f"site_{site['name']}",
+        "servers": site["upstream"],
+        "static": [_static(entry, entry["path"]) for entry in site["static"]],
+    }
+    # A redirection without a path keeps the requested one, as it was sent.
+    if planned["redirect"] and not urlsplit(planned["redirect"]).path:
+        planned["redirect"] += "$request_uri"
+    for key in ("aliases", "state"):
+        del planned[key]
+    return planned
 
 
 def _unit_files(apps):
@@ -184,20 +308,168 @@ def _unit_files(apps):
             f"/etc/tmpfiles.d/{prefix}.conf": "app.tmpfiles.conf.j2",
         }
         files += [{"template": template, "dest": dest, "subject": app["name"]} for dest, template in wanted.items()]
+        files += [
+            {
+                "template": f"schedule.{kind}.j2",
+                "dest": f"/etc/systemd/system/{prefix}.{schedule}.{kind}",
+                "subject": app["name"],
+                "vars": {"schedule": schedule},
+            }
+            for schedule in app["schedules"]
+            for kind in ("timer", "service")
+        ]
     return files
 
 
-def _site_files(apps, settings, platform):
-    """The sites of nginx, as `file_set` takes them: with Debian's layout each is linked from sites-enabled."""
+def _directories(apps, settings):
+    """The directories that tmpfiles.d declares, as `file_set` takes them.
+
+    Others may pass through an app's directory, as nginx does to its socket, and see nothing on the way.
+    """
+    root, data, runtime = (settings[f"flask_app_{name}"] for name in ("root", "data_root", "runtime_root"))
+    cache = "/var/cache/flask_apps"
+
+    def directory(path, mode="0755", user="root", group="root", subject=""):
+        return {"path": path, "mode": mode, "user": user, "group": group, "subject": subject}
+
+    found = [directory(path) for path in (root, data, cache, runtime)]
+    for app in apps:
+        name, paths = app["name"], app["paths"]
+        found += [directory(paths[key], "0711", subject=name) for key in ("root", "builds", "releases")]
+        found.append(directory(f"{paths['root']}/marks", "0700", subject=name))
+        group = app["user"] if app["own_user"] else ""  # a stated account may have any
+        found += [directory(path, "0700", app["user"], group, name) for path in (paths["data"], f"{cache}/{name}")]
+        found.append(directory(paths["runtime"], subject=name))
+    return found
+
+
+def _has_tls(site):
+    return site["state"] == "present" and site["tls"]["mode"] != "none"
+
+
+def _has_acme(site):
+    return _has_tls(site) and site["tls"]["mode"] == "acme"
+
+
+def _scheme(site):
+    return "http" if site["tls"]["mode"] == "none" else "https"
+
+
+def _url(site):
+    return f"{_scheme(site)}://{site['domain']}/"
+
+
+def _tls(site):
+    """What is no secret of it, and not what a plan should carry along."""
+    return {key: value for key, value in site["tls"].items() if key not in ("certificate", "certificate_key")}
+
+
+def _certificate(site):
+    """Paths of the certificate with its issuers, and of its key. Both are one file: a reload never meets half of it."""
+    path = "" if site["tls"]["mode"] == "none" else f"{CERTIFICATES}/{site['name']}.pem"
+    return {"certificate": path, "certificate_key": path}
+
+
+def _source(site):
+    """Where its certificate comes from, as `file_set` takes it."""
+    mode = site["tls"]["mode"]
+    if mode == "acme":
+        return {"mode": mode, "lineage": acme.Lineage(site["name"]).live}
+    return {"mode": mode, "names": site["server_names"]}
+
+
+def _challenges(site):
+    """The folder with the answers to an authority's challenges."""
+    return acme.CHALLENGES if site["tls"]["mode"] == "acme" else ""
+
+
+def _acme(sites, declared, settings, platform):
+    """The certificates that an authority issues, as `acme_certificates` takes them.
+
+    A certificate is for the declared names: no authority can reach the one of a host from outside, as a rule.
+    """
+    everything = [*declared.apps, *declared.sites]
+    names = {each["name"]: [each["domain"], *each["aliases"]] for each in everything}
+    unselected = {app["name"] for app in declared.apps} - set(declared.only)
+    wanted = any(_has_acme(each) for each in everything)
+    certificates = [
+        {"name": site["name"], "domains": names[site["name"]], "file": site["certificate"]}
+        for site in sites
+        if site["tls"]["mode"] == "acme"
+    ]
+    return {
+        "certificates": certificates,
+        "removed": sorted(names.keys() - unselected - {each["name"] for each in certificates}),
+        "declared": list(names),
+        "purge_undeclared": settings["nginx_site_purge_undeclared"],
+        "wanted": wanted,
+        "timer": platform.get("renewal_timer", "") if wanted else "",
+        **{key: settings[f"nginx_site_acme_{key}"] for key in ("directory", "key_type", "email", "ca_file")},
+    }
+
+
+def _renewal_files(settings, platform):
+    """What renewals by certbot's timer take, as `file_set` takes it."""
+    if "sites_available" not in platform:
+        return []
+    files = [
+        {"content": "Answers to the challenges of certificate authorities.\n", "dest": f"{acme.CHALLENGES}/README"},
+        {
+            "template": "renewed.sh.j2",
+            "dest": "/etc/letsencrypt/renewal-hooks/deploy/flaskfleet",
+            "mode": "0755",
+            "vars": {"prefix": acme.PREFIX, "certificates": CERTIFICATES, "state": f"{STATE_DIRECTORY}/nginx_site"},
+        },
+    ]
+    if settings["nginx_site_acme_ca_file"] and "renewal_timer" in platform:
+        unit = platform["renewal_timer"].replace(".timer", ".service")
+        variables = {"ca_file": settings["nginx_site_acme_ca_file"]}
+        path = f"/etc/systemd/system/{unit}.d/flaskfleet.conf"
+        files.append({"template": "renewal.conf.j2", "dest": path, "vars": variables})
+    return files
+
+
+def _selinux_files(declared, settings, platform):
+    """The module of the policy with what nginx needs beyond it, as `file_set` takes it."""
+    if "selinux_module" not in platform:
+        return []
+    folder = settings["flask_app_runtime_root"]
+    # Policies see one of these as the other, and differ in which.
+    folders = sorted({folder, re.sub("^(/var)?/run/", "/run/", folder), re.sub("^(/var)?/run/", "/var/run/", folder)})
+    servers = [server for site in declared.sites if site["state"] == "present" for server in site["upstream"]]
+    variables = {"folders": folders, "network": any(not server.startswith("unix:") for server in servers)}
+    return [{"template": "selinux.cil.j2", "dest": platform["selinux_module"], "vars": variables}]
+
+
+def _site_files(sites, everything, settings, platform):
+    """The sites of nginx, as `file_set` takes them: with Debian's layout each is linked from sites-enabled.
+
+    everything: all declared apps and sites, also those that are left out of this run.
+    """
     if "sites_available" not in platform:
         return []
     available, enabled = platform["sites_available"], platform["sites_enabled"]
-    wanted = [("site.conf.j2", app["domain"], app["name"]) for app in apps]
+    wanted = [(site["template"] or "site.conf.j2", site["domain"], site["name"], {}) for site in sites]
     if settings["nginx_site_default_server"]:
-        wanted.append(("default.conf.j2", "_default", ""))
-    files = []
-    for template, name, subject in wanted:
-        files.append({"template": template, "dest": f"{available}/{name}.conf", "subject": subject})
+        wanted.append(("default.conf.j2", "_default", "", {"tls": any(_has_tls(each) for each in everything)}))
+    files = [
+        {
+            "certificate": _source(site),
+            "dest": site["certificate"],
+            "mode": "0600",
+            "sensitive": True,
+            "subject": site["name"],
+        }
+        for site in sites
+        if site["tls"]["mode"] != "none"
+    ]
+    files += [
+        {"template": site["error_page"], "dest": f"{PAGES}/{site['name']}.html", "subject": site["name"]}
+        for site in sites
+        if site["error_page"]
+    ]
+    for template, name, subject, variables in wanted:
+        files.append({"template": template, "dest": f"{available}/{name}.conf", "subject": subject, "vars": variables})
         if available != enabled:
             link = posixpath.relpath(f"{available}/{name}.conf", enabled)
             files.append({"link": link, "dest": f"{enabled}/{name}.conf", "subject": subject})

@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .certificates import bundle, doubts, problem
+from .rules import ACME_NAMES
 from .schema import Judge, Option, role_options
 
 # The longest release name: short commit, hash of the configuration, and a suffix such as `.123`.
@@ -16,6 +19,8 @@ RELEASE_NAME_LENGTH = 8 + 1 + 8 + 4
 SOCKET_PATH_BYTES = 107
 
 _LAYERS = ("flask_apps", "flask_app_defaults", "flask_app_overrides")
+# What a site leads to: one of these.
+_TARGETS = ("upstream", "root", "redirect")
 _ROOTS = ("flask_app_root", "flask_app_data_root", "flask_app_runtime_root")
 
 
@@ -30,19 +35,20 @@ class PlanError(Exception):
 class Declared(NamedTuple):
     """What the variables declare.
 
-    apps: every app of the list with all its keys, in the list's order, entries of `env` and `secrets` as strings. only:
-    names of the apps that the run is restricted to, all of them when it is not. settings: the roles' other variables.
-    warnings: sentences.
+    apps: every app of the list with all its keys, in the list's order, entries of `env` and `secrets` as strings.
+    sites: those of `nginx_sites` likewise. only: names of the apps that the run is restricted to, all of them when it
+    is not. settings: the roles' other variables. warnings: sentences.
     """
 
     apps: list[dict[str, Any]]
+    sites: list[dict[str, Any]]
     only: list[str]
     settings: dict[str, Any]
     warnings: list[str]
 
 
 class _App(NamedTuple):
-    """place: where the app is in the list, for messages. values: those of its keys that passed, with defaults."""
+    """An app or a site. place: where it is in its list, for messages. values: those that passed, with defaults."""
 
     place: str
     values: dict[str, Any]
@@ -53,31 +59,37 @@ def role_variables() -> dict[str, Option]:
     return {**role_options("nginx_site"), **role_options("flask_app")}
 
 
-def read(variables: dict[str, Any], rollback: bool = False) -> Declared:
+def read(variables: dict[str, Any], rollback: bool = False, hosts: list[str] | None = None) -> Declared:
     """Judge the roles' variables and merge their layers. A variable that is not given has its default.
 
-    rollback: whether `flask_app_rollback_to` is of any use. Raises PlanError with all errors.
+    rollback: whether `flask_app_rollback_to` is of any use. hosts: those of the inventory, if it is known. Raises
+    PlanError with all errors.
     """
     judge = Judge()
     known = role_variables()
     settings = {
         name: judge.value("", name, option, variables[name]) if name in variables else option.default
         for name, option in known.items()
-        if name not in _LAYERS
+        if name not in (*_LAYERS, "nginx_sites")
     }
     apps = _Layers(judge, known["flask_apps"].options, variables).apps
+    sites = _sites(judge, known["nginx_sites"].options, _given(judge, variables, "nginx_sites", list))
     _check_roots(judge, settings)
     _check_sockets(judge, settings, apps)
-    _check_duplicates(judge, apps)
+    _check_duplicates(judge, [*apps, *sites])
+    warnings = _check_certificates(judge, [*apps, *sites])
     names = [app.values["name"] for app in apps if "name" in app.values]
     _check_selection(judge, settings["flask_app_only"], names)
     _check_rollback(judge, settings, apps, rollback)
     _check_accounts(judge, settings, apps)
     _check_hooks(judge, settings)
+    _check_leader(judge, settings["flask_app_release_leader"], hosts)
     if judge.errors:
         raise PlanError(judge.errors)
     settings = {name: known[name].filled(value) for name, value in settings.items()}
-    return Declared([app.values for app in apps], settings["flask_app_only"] or names, settings, _shared_accounts(apps))
+    only = settings["flask_app_only"] or names
+    warnings += _shared_accounts(apps)
+    return Declared([app.values for app in apps], [site.values for site in sites], only, settings, warnings)
 
 
 def collect_secrets(variables: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -94,9 +106,64 @@ def collect_secrets(variables: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
+def collect_certificates(variables: dict[str, Any]) -> dict[str, str]:
+    """Collect the certificates that are provided, which a plan leaves out because of their private keys.
+
+    Returns {name of the app or site: key and chain as the text of one PEM file}. Raises PlanError.
+    """
+    declared = read(variables)
+    return {
+        each["name"]: bundle(each["tls"]["certificate"], each["tls"]["certificate_key"])
+        for each in (*declared.apps, *declared.sites)
+        if each["tls"]["mode"] == "provided"
+    }
+
+
 def account(app: dict[str, Any]) -> str:
     """Name the account that an app runs as."""
     return app["user"] or f"flask-{app['name']}"
+
+
+def _given(judge, variables, name, python_type):
+    """A list or dictionary of what people declare, empty when it is none."""
+    option = role_variables()[name]
+    value = variables.get(name, option.default)
+    if isinstance(value, python_type):
+        return value
+    judge.refuse("", name, f"must be {option.rule.expected}", option.example)
+    return python_type()
+
+
+def _place(judge, options, place, entry):
+    """Name an entry of a list in messages: by its name where that is one. Refuses what is no dictionary at all."""
+    variable = place.partition("[")[0]
+    if not isinstance(entry, dict):
+        judge.refuse(place, "", "must be a dictionary", role_variables()[variable].rule.example)
+        return place
+    name = entry.get("name")
+    return f"{place} ({name})" if isinstance(name, str) and options["name"].rule.check(name) else place
+
+
+def _sites(judge, options, entries):
+    """Judge `nginx_sites`: no other layer adds to them."""
+    sites = []
+    for index, entry in enumerate(entries):
+        place = _place(judge, options, f"nginx_sites[{index}]", entry)
+        entry = entry if isinstance(entry, dict) else {}
+        good = judge.options(place, options, entry)
+        values = {}
+        for key, option in options.items():
+            if entry and option.required and key not in entry:
+                judge.refuse(place, key, "is missing", option.example)
+            elif key in good or key not in entry:
+                values[key] = option.filled(good.get(key, option.default))
+        _check_static(judge, place, values)
+        targets = [f"`{key}`" for key in _TARGETS if entry.get(key)]
+        if entry and len(targets) != 1:
+            problem = "must have exactly one of " + ", ".join(f"`{key}`" for key in _TARGETS)
+            judge.refuse(place, "", problem + (f", not {' and '.join(targets)}" if targets else ""))
+        sites.append(_App(place, values))
+    return sites
 
 
 class _Layers:
@@ -105,24 +172,16 @@ class _Layers:
     def __init__(self, judge: Judge, options: dict[str, Option], variables: dict[str, Any]) -> None:
         self._judge = judge
         self._options = options
-        entries = self._given(variables, "flask_apps", list)
-        self._defaults = self._layer("flask_app_defaults", self._given(variables, "flask_app_defaults", dict))
+        entries = _given(judge, variables, "flask_apps", list)
+        self._defaults = self._layer("flask_app_defaults", _given(judge, variables, "flask_app_defaults", dict))
         names = [entry["name"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
         self._overrides = {}
-        for name, layer in self._given(variables, "flask_app_overrides", dict).items():
+        for name, layer in _given(judge, variables, "flask_app_overrides", dict).items():
             if name in names:
                 self._overrides[name] = self._layer(f"flask_app_overrides ({self._shown(name)})", layer)
             else:
                 judge.unknown("flask_app_overrides", "", name, names)
         self.apps = [self._app(f"flask_apps[{index}]", entry) for index, entry in enumerate(entries)]
-
-    def _given(self, variables, name, python_type):
-        option = role_variables()[name]
-        value = variables.get(name, option.default)
-        if isinstance(value, python_type):
-            return value
-        self._judge.refuse("", name, f"must be {option.rule.expected}", option.example)
-        return python_type()
 
     def _shown(self, name):
         return name if self._options["name"].rule.check(name) else "..."
@@ -138,12 +197,10 @@ class _Layers:
         return set(values), self._judge.options(place, self._options, values)
 
     def _app(self, place, entry):
+        place = _place(self._judge, self._options, place, entry)
         if not isinstance(entry, dict):
-            self._judge.refuse(place, "", "must be a dictionary", role_variables()["flask_apps"].rule.example)
             return _App(place, {})
         name = entry.get("name")
-        if isinstance(name, str) and self._options["name"].rule.check(name):
-            place += f" ({name})"
         own = set(entry), self._judge.options(place, self._options, entry)
         layers = [self._defaults, own]
         if isinstance(name, str) and name in self._overrides:
@@ -159,6 +216,7 @@ class _Layers:
             elif key in values or key not in given:
                 values[key] = option.filled(values.get(key, option.default))
         self._check(place, values)
+        _check_static(self._judge, place, values)
         self._check_granian(place, values, [values for _keys, values in layers])
         return _App(place, values)
 
@@ -185,7 +243,7 @@ class _Layers:
             own = layer.get("server", {})
             stated = {**({} if own.get("kind") == "granian" else stated), **own}
         options = self._options["server"].options
-        for key in ("worker_class", "timeout", "max_requests"):
+        for key in ("worker_class", "timeout", "max_requests", "preload"):
             if stated.get(key, options[key].default) != options[key].default:
                 problem = "is a setting of gunicorn; granian has none like it, leave it out"
                 self._judge.refuse(place, f"server.{key}", problem)
@@ -229,14 +287,51 @@ def _check_duplicates(judge, apps):
         if "name" in app.values:
             holder = names.setdefault(app.values["name"], app.place)
             if holder != app.place:
-                judge.refuse(app.place, "name", f"is that of {holder} as well; every app needs its own")
+                judge.refuse(app.place, "name", f"is that of {holder} as well; each needs its own")
         own = {"domain": app.values["domain"]} if "domain" in app.values else {}
         own.update((f"aliases[{index}]", alias) for index, alias in enumerate(app.values.get("aliases", ())))
         for key, domain in own.items():
             here = f"{app.place}: `{key}`"
             holder = domains.setdefault(domain, here)
             if holder != here:
-                judge.refuse(app.place, key, f"{domain!r} is taken by {holder}; a host name leads to one app")
+                judge.refuse(app.place, key, f"{domain!r} is taken by {holder}; a host name leads to one place")
+
+
+def _check_static(judge, place, values):
+    seen = set()
+    for index, entry in enumerate(values.get("static", ())):
+        url = entry["url"].rstrip("/")
+        if url in seen:
+            judge.refuse(place, f"static[{index}].url", f"{url!r} is that of another entry as well")
+        seen.add(url)
+
+
+def _check_certificates(judge, sites):
+    """Refuse certificates that nginx could not use. Returns warnings of those that visitors would not trust."""
+    warnings = []
+    now = datetime.datetime.now(datetime.timezone.utc)
+    options = role_variables()["nginx_sites"].options["tls"].options
+    for place, values in sites:
+        tls = values.get("tls")
+        if tls is None or values.get("state") == "absent":
+            continue
+        names = [values.get("domain", ""), *values.get("aliases", ())]
+        if tls["mode"] == "acme" and len(names) > ACME_NAMES:
+            many = f"makes {len(names)} names with `domain`; authorities put up to {ACME_NAMES} into a certificate"
+            judge.refuse(place, "aliases", many)
+        given = [key for key in ("certificate", "certificate_key") if tls[key]]
+        if tls["mode"] != "provided":
+            warnings += [f"{place}: `tls.{key}` is of no use without `mode: provided`" for key in given]
+            continue
+        for key in (key for key in ("certificate", "certificate_key") if key not in given):
+            judge.refuse(place, f"tls.{key}", "is missing", options[key].example)
+        if len(given) == 2:
+            key, what = problem(tls["certificate"], tls["certificate_key"])
+            if what:
+                judge.refuse(place, f"tls.{key}", what)
+            else:
+                warnings += [f"{place}: the certificate {doubt}" for doubt in doubts(tls["certificate"], names, now)]
+    return warnings
 
 
 def _check_selection(judge, only, names):
@@ -269,6 +364,12 @@ def _check_hooks(judge, settings):
             judge.refuse(
                 "", f"flask_app_hooks.{name}", "must be the path of a file of tasks, relative to the playbook's"
             )
+
+
+def _check_leader(judge, leader, hosts):
+    if leader and hosts is not None and leader not in hosts:
+        shown = f", not {leader!r}" if isinstance(leader, str) else ""
+        judge.refuse("", "flask_app_release_leader", f"must be the name of a host of the inventory{shown}")
 
 
 def _check_accounts(judge, settings, apps):

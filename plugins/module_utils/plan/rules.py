@@ -5,21 +5,19 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
+from pathlib import Path
 from typing import Any, Callable, NamedTuple
+
+from .calendar import is_calendar
 
 # Keys whose machinery is still to come, and what brings it. Their default is fine, anything else is refused.
 UNSUPPORTED = {
-    "build_commands": "commands in builds",
     "cache": "backing services",
     "database": "backing services",
-    "processes": "companion processes",
-    "release_commands": "commands in releases",
     "sandbox": "named relaxations of the sandbox",
-    "schedules": "scheduled commands",
     "shared_paths": "paths that outlive releases",
-    "static": "static files served by nginx",
-    "tls": "HTTPS",
 }
 
 OS_FAMILIES = ("Debian", "RedHat")
@@ -50,7 +48,10 @@ ENVIRONMENT_ENTRY_BYTES = 128 * 1024
 # What may be shown of a key: anything else may be a value that ended up on the wrong side of the colon.
 PLAIN_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
 
-PROCESS_NAME_WORDS = "a lower-case letter and up to 24 lower-case letters, digits or hyphens, but for `web` and `live`"
+PROCESS_NAME_WORDS = (
+    "a lower-case letter and up to 24 lower-case letters, digits or hyphens, neither `web` nor `live`, and without "
+    "`command-`, `once-` or `settle-` in front"
+)
 
 _PLANES = range(0, 0x110000, 0x10000)
 _BROKEN = "\ud800-\udfff\ufdd0-\ufdef" + "".join(chr(plane + last) for plane in _PLANES for last in (0xFFFE, 0xFFFF))
@@ -77,6 +78,11 @@ _REPOSITORY = re.compile(
     rf"|(?:{_USER})?[A-Za-z0-9][A-Za-z0-9._-]*:(?!-|//){_PATH}"
     rf"|(?:file://)?/{_PATH}"
 )
+# As in nginx's `server` of an `upstream`: an address, and parameters of known names.
+_SERVER = re.compile(
+    rf"(?:unix:(?:/{_SEGMENT})+|{_HOST})"
+    r"(?: (?:(?:weight|max_conns|max_fails)=[0-9]{1,6}|fail_timeout=[0-9]{1,6}s?|backup|down))*"
+)
 _USERINFO = re.compile(r"(?P<scheme>[a-z]+)://(?P<userinfo>[^/]*)@")
 _INDEX_URL = re.compile(rf"https?://{_HOST}(?:/(?:{_PATH})?)?")
 
@@ -86,13 +92,14 @@ class Rule(NamedTuple):
 
     expected: completes "must be ...". example: YAML of a value that passes, of a list one element. check: takes a value
     of the right type, of a list each element, and says whether it passes. shown: whether a message may show a value
-    that does not pass; only for keys that can hold no secret.
+    that does not pass; only for keys that can hold no secret. lines: whether a text may have several lines.
     """
 
     expected: str
     example: str
     check: Callable[[Any], bool] = lambda value: True
     shown: bool = False
+    lines: bool = False
 
 
 def _matches(pattern):
@@ -132,6 +139,27 @@ def _is_user(value):
 
 def _is_repository(value):
     return _REPOSITORY.fullmatch(without_credentials(value)) is not None
+
+
+def _is_redirect(value):
+    return re.fullmatch(rf"https?://{_HOST}(?:/[!#%&'()*+,./0-9:=?@A-Za-z_~-]*)?", value) is not None
+
+
+def _is_file(value):
+    return len(value) < 4096 and Path(value).is_file()
+
+
+def _is_network(value):
+    try:
+        ipaddress.ip_network(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_pem(value):
+    # what is still a path was no file, or nobody has looked
+    return "-----BEGIN " in value or _is_file(value)
 
 
 def _is_python(value):
@@ -181,6 +209,85 @@ _COMMAND = Rule("a command on one line", "flask db upgrade", lambda value: not v
 _SECONDS = Rule("a number of seconds from 1 to 3600", "30", _within(1, 3600), shown=True)
 _VARIABLE = Rule("the name of an environment variable", "DATABASE_URL", _matches(ENVIRONMENT_NAME), shown=True)
 
+_NETWORK = Rule("an address or a network", "192.0.2.0/24", _is_network, shown=True)
+
+# By key of a site; dotted for what is in its dictionaries. Those of `SHARED_SITE_RULES` are an app's as well, in its
+# dictionary `site`.
+SHARED_SITE_RULES = {
+    "extra": Rule("text", '"allow 192.0.2.0/24; deny all;"', lines=True),
+    "template": Rule("the path of a file on the controller", "templates/mine.conf.j2", _is_file, shown=True),
+    "max_body_size": Rule(
+        "a size of nginx: a number and k, m or g", "20m", _matches(r"[0-9]{1,9}[kKmMgG]?"), shown=True
+    ),
+    "connect_timeout": _SECONDS._replace(example="5"),
+    "read_timeout": _number(1, 10**6 - 1, "60"),
+    "send_timeout": _number(1, 10**6 - 1, "60"),
+    "retry_after": _number(1, 10**9, "300"),
+    "error_page": Rule("the path of a file on the controller", "templates/down.html.j2", _is_file, shown=True),
+    "allow": _NETWORK,
+    "trusted_proxies": _NETWORK,
+    "headers": Rule("a dictionary", '{X-Frame-Options: DENY, Referrer-Policy: ""}'),
+}
+_PEM = Rule("PEM text, or the path of a file on the controller", "files/hello.pem", _is_pem, lines=True)
+# What authorities take, for one certificate.
+ACME_NAMES = 100
+TLS_RULES = {
+    "tls": Rule("a dictionary", "{mode: self_signed}"),
+    "tls.certificate": _PEM,
+    "tls.certificate_key": _PEM._replace(example="files/hello.key"),
+    "tls.hsts_max_age": _number(0, 10**9, "31536000"),
+}
+STATIC_RULES = {
+    "static": Rule("a dictionary", "{url: /static, path: app/static}"),
+    "static.url": Rule(
+        "a path that begins with /, none of its parts with a dot",
+        "/static",
+        _matches(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+/?"),
+        shown=True,
+    ),
+    "static.path": _FOLDER._replace(example="app/static"),
+    "static.expires": Rule(
+        "a time of nginx, `max`, `off` or `epoch`",
+        "1h",
+        _matches(r"[0-9]{1,9}(?:ms|[smhdwMy])?|max|off|epoch"),
+        shown=True,
+    ),
+}
+LIMITS_RULES = {
+    "limits.memory_max": Rule(
+        "a size with its unit K, M, G or T, or a percentage",
+        "512M",
+        _matches(r"[1-9][0-9]{0,9}[KMGT]|[1-9][0-9]?%|100%"),
+        shown=True,
+    ),
+    "limits.cpu_quota": Rule("a percentage of one processor", "150%", _matches(r"[1-9][0-9]{0,5}%"), shown=True),
+    "limits.tasks_max": _number(1, 10**7, "64"),
+}
+SITE_RULES = {
+    **SHARED_SITE_RULES,
+    **STATIC_RULES,
+    "static": Rule("a dictionary", "{url: /static, path: /srv/docs/static}"),
+    "static.path": _DIRECTORY._replace(example="/srv/docs/static"),
+    **TLS_RULES,
+    "name": Rule(
+        "a lower-case letter and up to 24 lower-case letters, digits or hyphens", "docs", _matches(_NAME), shown=True
+    ),
+    "domain": _HOST_NAME._replace(example="docs.example.org"),
+    "aliases": _HOST_NAME._replace(example="www.example.org"),
+    "upstream": Rule(
+        "host:port or unix:/path, which parameters of nginx's `server` may follow",
+        '"127.0.0.1:8080 weight=2"',
+        _matches(_SERVER),
+        shown=True,
+    ),
+    "root": _DIRECTORY._replace(example="/srv/docs"),
+    "redirect": Rule(
+        "an http or https URL without credentials, special characters percent-encoded",
+        "https://www.example.org",
+        _is_redirect,
+    ),
+}
+
 # By key of an app; dotted for what is in its dictionaries.
 APP_RULES = {
     "name": Rule(
@@ -220,17 +327,21 @@ APP_RULES = {
     ),
     "build_commands": _COMMAND._replace(example="flask translate compile"),
     "release_commands": _COMMAND,
+    "command_timeout": Rule("a number of seconds from 1 to 86400", "600", _within(1, 86400), shown=True),
     "env": Rule("a dictionary", '{GREETING: "hello"}'),
     "secrets": Rule("a dictionary", '{SECRET_KEY: "{{ vault_secret_key }}"}'),
     "shared_paths": _FOLDER,
     "processes": Rule("a dictionary", "{worker: rq worker tasks}"),
     "processes.command": _COMMAND._replace(example="rq worker tasks"),
     "processes.instances": _number(1, 64, "2"),
+    "processes.limits": Rule("a dictionary", "{memory_max: 512M}"),
+    **{f"processes.{key}": rule for key, rule in LIMITS_RULES.items()},
+    "processes.stop_timeout": Rule("a number of seconds from 1 to 86400", "600", _within(1, 86400), shown=True),
     "schedules": Rule("a dictionary", "{cleanup: {command: flask cleanup, on_calendar: daily}}"),
     "schedules.command": _COMMAND._replace(example="flask cleanup"),
-    "schedules.on_calendar": Rule(
-        "a calendar event (systemd.time(7))", "daily", _matches(r"[A-Za-z0-9*][A-Za-z0-9 *:,./~_+-]*"), shown=True
-    ),
+    "schedules.on_calendar": Rule("a calendar event of systemd (systemd.time(7))", "daily", is_calendar, shown=True),
+    "schedules.random_delay": _number(0, 10**6 - 1, "300"),
+    "schedules.timeout": Rule("a number of seconds from 1 to 604800", "3600", _within(1, 604800), shown=True),
     "server": Rule("a dictionary", "{workers: 4}"),
     "server.workers": Rule("`auto` or a number from 1 to 1024", "4", _is_workers, shown=True),
     "server.threads": _number(1, 1024, "4"),
@@ -242,28 +353,12 @@ APP_RULES = {
         "a status code such as 204, or a class of them from 1xx to 5xx", "2xx", _is_health_status, shown=True
     ),
     "settle": Rule("a number of seconds from 0 to 3600", "5", _within(0, 3600), shown=True),
-    "static": Rule("a dictionary", "{url: /static, path: app/static}"),
-    "static.url": Rule("a path that begins with /", "/static", _matches(r"(?:/[A-Za-z0-9._~-]+)+/?"), shown=True),
-    "static.path": _FOLDER._replace(example="app/static"),
-    "static.expires": Rule(
-        "a time of nginx, `max`, `off` or `epoch`",
-        "1h",
-        _matches(r"[0-9]{1,9}(?:ms|[smhdwMy])?|max|off|epoch"),
-        shown=True,
-    ),
-    "tls": Rule("a dictionary", "{mode: self_signed}"),
-    "tls.certificate": _DIRECTORY._replace(example="/etc/ssl/hello.pem"),
-    "tls.certificate_key": _DIRECTORY._replace(example="/etc/ssl/private/hello.key", shown=False),
-    "tls.hsts_max_age": _number(0, 10**9, "31536000"),
+    **STATIC_RULES,
+    **TLS_RULES,
+    "site": Rule("a dictionary", '{extra: "allow 192.0.2.0/24; deny all;"}'),
+    **{f"site.{key}": rule for key, rule in SHARED_SITE_RULES.items()},
     "limits": Rule("a dictionary", "{memory_max: 512M}"),
-    "limits.memory_max": Rule(
-        "a size with its unit K, M, G or T, or a percentage",
-        "512M",
-        _matches(r"[1-9][0-9]{0,9}[KMGT]|[1-9][0-9]?%|100%"),
-        shown=True,
-    ),
-    "limits.cpu_quota": Rule("a percentage of one processor", "150%", _matches(r"[1-9][0-9]{0,5}%"), shown=True),
-    "limits.tasks_max": _number(1, 10**7, "64"),
+    **LIMITS_RULES,
     "sandbox": Rule("a dictionary", "{network: false}"),
     "database": Rule("a dictionary", "{engine: postgresql}"),
     "database.name": Rule(
@@ -310,18 +405,36 @@ ROLE_RULES = {
     "flask_app_proxy_user": Rule("the name of an account", "www-data", _matches(_ACCOUNT), shown=True),
     "flask_app_template_paths": Rule("a directory", "templates", shown=True),
     "flask_app_release_leader": Rule("the inventory's name of a host", "web1", shown=True),
+    "nginx_sites": Rule("a list of dictionaries", "{name: docs, domain: docs.example.org, root: /srv/docs}"),
+    "nginx_site_acme_email": Rule("a mail address", "admin@example.org", _matches(r"[!-?A-~]+@[A-Za-z0-9.-]+")),
+    "nginx_site_acme_directory": Rule(
+        "an https URL without credentials",
+        "https://acme-staging-v02.api.letsencrypt.org/directory",
+        _matches(rf"https://{_HOST}/(?:{_PATH})?"),
+        shown=True,
+    ),
+    "nginx_site_acme_ca_file": _DIRECTORY._replace(example="/etc/ssl/certs/example.pem"),
     "nginx_site_template_paths": Rule("a directory", "templates", shown=True),
 }
 
 
-def has_control_characters(text: str) -> bool:
-    """Say whether a text could end or garble a line of a unit, of nginx's configuration or of a log."""
-    return _CONTROL.search(text) is not None
+def has_control_characters(text: str, lines: bool = False) -> bool:
+    """Say whether a text could end or garble a line of a unit, of nginx's configuration or of a log.
+
+    lines: whether line breaks and tabs are fine.
+    """
+    return _CONTROL.search(re.sub("[\n\t]", "", text) if lines else text) is not None
+
+
+# Printable, and neither a quote nor what nginx would take for a variable.
+HEADER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,60}")
+HEADER_VALUE = re.compile(r"[ !#%-\[\]-~]{0,4000}")
 
 
 def is_process_name(name: str) -> bool:
     """Say whether a process or schedule can be called so, which is a part of its unit's name."""
-    return _NAME.fullmatch(name) is not None and name not in ("web", "live")
+    taken = name in ("web", "live") or name.startswith(("command-", "once-", "settle-"))
+    return _NAME.fullmatch(name) is not None and not taken
 
 
 def environment_problem(name: str, value: object) -> str:

@@ -27,6 +27,15 @@ _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "
 
 # Names to strings or whole numbers.
 _ENVIRONMENTS = ("env", "secrets")
+# Names of headers to their values.
+_HEADERS = ("headers", "site.headers")
+# Variables that are lists of what people declare, and the rules of their keys.
+_LISTS = {"flask_apps": rules.APP_RULES, "nginx_sites": rules.SITE_RULES}
+# What only a site of its own has: the rest is what an app may have in its dictionary `site`.
+_SITE_ALONE = (
+    "name", "domain", "aliases", "state", "upstream", "balancing", "root", "redirect", "redirect_status", "static",
+    "tls",
+)  # fmt: skip
 # The user's names to dictionaries of the specified options, or to a string as short for the command alone.
 _NAMED = ("processes", "schedules")
 
@@ -58,18 +67,28 @@ class Option(NamedTuple):
 
 @cache
 def role_options(role: str) -> dict[str, Option]:
-    """Read the options of a role's main entry point, by variable name. Those of an app are below `flask_apps`.
+    """Read the options of a role's main entry point, by variable name. Those of an app are below `flask_apps`,
+    those of a site below `nginx_sites`.
 
     Raises OSError, KeyError or yaml.YAMLError when the collection is damaged.
     """
+    specs = _specifications(role)
+    if role == "flask_app":
+        site = _specifications("nginx_site")["nginx_sites"]["options"]
+        app = specs["flask_apps"]["options"]
+        app["tls"]["options"] = site["tls"]["options"]
+        app["processes"]["options"]["limits"]["options"] = app["limits"]["options"]
+        app["site"]["options"] = {key: spec for key, spec in site.items() if key not in _SITE_ALONE}
+    return {name: _option(name, spec, rules.ROLE_RULES, f"{name}: {{}}".format) for name, spec in specs.items()}
+
+
+def _specifications(role):
+    """Read the argument specification of a role's main entry point."""
     import yaml  # Ansible brings it to the controller; a target may have none
 
     text = (ROLES / role / "meta" / "argument_specs.yml").read_text(encoding="utf-8")
     specs = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    return {
-        name: _option(name, spec, rules.ROLE_RULES, f"{name}: {{}}".format)
-        for name, spec in specs["argument_specs"]["main"]["options"].items()
-    }
+    return specs["argument_specs"]["main"]["options"]
 
 
 def _option(key, spec, known_rules, shape):
@@ -78,12 +97,12 @@ def _option(key, spec, known_rules, shape):
     rule = known_rules.get(key)
     choices = tuple(spec.get("choices", ()))
     example = rule.example if rule else choices[0] if choices else json.dumps(spec.get("default"))
-    is_app = key == "flask_apps"
+    is_list = key in _LISTS
 
     def inner_shape(name):
         def around(value):
             entry = f"{name}: {value}"
-            if is_app:
+            if is_list:
                 return entry
             entry = f"{{{entry}}}"
             return shape(f"{{nightly: {entry}}}" if key in _NAMED else f"[{entry}]" if kind == "list" else entry)
@@ -100,7 +119,7 @@ def _option(key, spec, known_rules, shape):
         rule=rule,
         example=shape(f"[{example}]" if kind == "list" else example),
         options={
-            name: _option(name if is_app else f"{key}.{name}", inner, rules.APP_RULES, inner_shape(name))
+            name: _option(name if is_list else f"{key}.{name}", inner, _LISTS.get(key, known_rules), inner_shape(name))
             for name, inner in spec.get("options", {}).items()
         },
     )
@@ -176,8 +195,9 @@ class Judge:
             elif kind == "str" and not isinstance(value, (list, dict)):
                 hint = " (quote it, or YAML changes it)"
             self._must(place, key, option, words + hint, value)
-        elif kind == "str" and rules.has_control_characters(value):
-            self.refuse(place, key, "must be one line of text without control characters", option.example)
+        elif kind == "str" and rules.has_control_characters(value, lines := bool(option.rule and option.rule.lines)):
+            shape = "text" if lines else "one line of text"
+            self.refuse(place, key, f"must be {shape} without control characters", option.example)
         return value
 
     def _content(self, place, key, option, value):
@@ -185,6 +205,8 @@ class Judge:
             return self._environment(place, key, option, value)
         if option.key in _NAMED:
             return self._named(place, key, option, value)
+        if option.key in _HEADERS:
+            return self._headers(place, key, option, value)
         if option.type == "list":
             return [self._element(place, f"{key}[{index}]", option, element) for index, element in enumerate(value)]
         if option.options:
@@ -222,7 +244,7 @@ class Judge:
             if inner.required and name not in given:
                 self.refuse(place, f"{key}.{name}", "is missing", inner.example)
         good = self.options(place, option.options, given, f"{key}.")
-        return {name: good.get(name, inner.default) for name, inner in option.options.items()}
+        return {name: inner.filled(good.get(name, inner.default)) for name, inner in option.options.items()}
 
     def _environment(self, place, key, option, given):
         good = {}
@@ -242,6 +264,14 @@ class Judge:
             else:
                 good[name] = str(value)
         return good
+
+    def _headers(self, place, key, option, given):
+        for name, value in given.items():
+            if not isinstance(name, str) or not rules.HEADER_NAME.fullmatch(name):
+                self.refuse(place, key, "must have names of headers, of letters, digits and hyphens", option.example)
+            elif not isinstance(value, str) or not rules.HEADER_VALUE.fullmatch(value):
+                self.refuse(place, f"{key}.{name}", 'must be printable ASCII text without ", \\ and $', option.example)
+        return given
 
     def _allowed(self, place, key, option, value):
         if option.choices and value not in option.choices:

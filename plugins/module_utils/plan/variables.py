@@ -16,6 +16,10 @@ from .rules import PLAIN_WORD
 _PREFIXES = ("flask_app_", "nginx_site_")
 # What the role hands to the user's own tasks.
 _HANDED_OUT = ("flask_app_plan", "flask_app_builds", "flask_app_releases")
+# Keys of a site that are paths on the controller.
+_FILES = ("template", "error_page")
+# Keys of its `tls` that are text, or paths of files with it.
+_TEXTS = ("certificate", "certificate_key")
 _UNDEFINED = re.compile(r"(?:^|has no attribute )'([A-Za-z_][A-Za-z0-9_]{0,79})'(?: is undefined|\.?$)")
 
 
@@ -41,7 +45,37 @@ def plain_variables(templar: Any, loader: Any, task_vars: dict[str, Any]) -> dic
             variables[name] = [absolute(path) for path in variables[name]]
     if isinstance(variables.get("flask_app_hooks"), dict):
         variables["flask_app_hooks"] = {key: absolute(path) for key, path in variables["flask_app_hooks"].items()}
+    for site in _site_layers(variables, "site"):
+        site.update({key: absolute(site[key]) for key in _FILES if key in site})
+    for tls in _site_layers(variables, "tls"):
+        tls.update({key: _text(loader, tls[key]) for key in _TEXTS if key in tls})
     return variables
+
+
+def _text(loader, value):
+    """The text of a file on the controller, decrypted. What is text itself or can't be read is left to the judge."""
+    if not isinstance(value, str) or not value or "-----BEGIN " in value:
+        return value
+    try:
+        return str(loader.get_text_file_contents(str(Path(loader.get_basedir(), value))))
+    except Exception:  # pylint: disable=broad-exception-caught  # not there, not to be read, not to be decrypted
+        return value
+
+
+def _site_layers(variables, key):
+    """The dictionaries that hold settings of sites, wherever people may write them. Anything else is for the judge.
+
+    key: of an app, `site` or `tls`.
+    """
+    apps = [variables.get("flask_app_defaults")]
+    for name in ("flask_apps", "flask_app_overrides"):
+        given = variables.get(name)
+        apps += given.values() if isinstance(given, dict) else given if isinstance(given, list) else ()
+    sites = variables.get("nginx_sites")
+    sites = [site for site in sites if isinstance(site, dict)] if isinstance(sites, list) else []
+    found = [app.get(key) for app in apps if isinstance(app, dict)]
+    found += sites if key == "site" else [site.get(key) for site in sites]
+    return [settings for settings in found if isinstance(settings, dict)]
 
 
 def misspelt_variables(task_vars: dict[str, Any]) -> list[str]:
