@@ -1,9 +1,9 @@
 # The commands of this checkout; each recipe is one script. "make" alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup hosts demo demo-down test lint unit sanity oldest molecule benchmark
+.PHONY: help setup hosts demo demo-down test lint unit sanity oldest molecule torture bench bench-deployments
 
 help: ## list the commands
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1 | \2/p' $(MAKEFILE_LIST) | awk -F ' [|] ' '{ printf "make %-12s %s\n", $$1, $$2 }'
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1 | \2/p' $(MAKEFILE_LIST) | awk -F ' [|] ' '{ printf "make %-18s %s\n", $$1, $$2 }'
 
 setup: ## install what the other commands need: OS packages, a virtual environment
 	@scripts/setup
@@ -17,8 +17,8 @@ demo: hosts ## deploy hello and hello2 on both test hosts; DEMO_REPOSITORY=… d
 demo-down: setup ## remove the demo
 	@scripts/demo down
 
-test: setup ## all tests: lint, unit, sanity, the oldest ansible-core, then the molecule scenarios on both test hosts
-	@scripts/test lint unit sanity oldest molecule
+test: setup ## all tests: lint, unit, sanity, the oldest ansible-core, the molecule scenarios on both test hosts, some torture
+	@scripts/test lint unit sanity oldest molecule torture
 
 lint: setup ## yamllint, ansible-lint, ruff, shellcheck
 	@scripts/test lint
@@ -35,5 +35,11 @@ oldest: hosts ## unit tests, sanity and a deployment on the oldest supported ans
 molecule: setup ## the molecule scenarios; SCENARIO=… for one of them
 	@scripts/test molecule
 
-benchmark: hosts ## deployments under load, half an hour; BENCHMARK='--deployments 4 --pairs 1' for a quick one
-	@benchmarks/run deployments $(BENCHMARK)
+torture: hosts ## interrupt and break deployments for hours; TORTURE='--parts kills --kills 20' for a part of it
+	@tests/torture/run $(TORTURE)
+
+bench: hosts ## speed, beside a plain playbook and pyinfra; QUICK=1 for a short one
+	@benchmarks/run speed $(if $(QUICK),--quick) $(BENCH)
+
+bench-deployments: hosts ## deployments under load, half an hour; BENCH='--deployments 4 --pairs 1' for a quick one
+	@benchmarks/run deployments $(BENCH)

@@ -6,17 +6,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
-import runpy
 import sys
 from pathlib import Path
 
 import yaml
 
 PROJECT = Path(__file__).resolve().parents[1]
-RULES = PROJECT / "plugins" / "module_utils" / "plan" / "rules.py"
-UNSUPPORTED = runpy.run_path(str(RULES))["UNSUPPORTED"]
+sys.path.insert(0, str(PROJECT))
+UNSUPPORTED = importlib.import_module("plugins.module_utils.plan.rules").UNSUPPORTED
+LISTS = {"flask_apps": "An app", "nginx_sites": "A site"}
 HEAD = """# Variables of the roles
 
 Made from the roles' `meta/argument_specs.yml` by `scripts/variables.py docs/variables.md`; `ansible-doc --type role`
@@ -37,9 +38,10 @@ def section(role):
     spec = yaml.safe_load((PROJECT / "roles" / role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))
     options = dict(spec["argument_specs"]["main"]["options"])
     lines = [f"## {role}", "", plain(spec["argument_specs"]["main"]["short_description"]) + ".", "", *table(options)]
-    keys = options["flask_apps"].get("options")
-    if keys:
-        lines += ["", "### An app of `flask_apps`", "", *table(keys)]
+    for name, heading in LISTS.items():
+        keys = options.get(name, {}).get("options")
+        if keys:
+            lines += ["", f"### {heading} of `{name}`", "", *table(keys)]
     return "\n".join([*lines, ""])
 
 
@@ -62,7 +64,7 @@ def rows(options, prefix=""):
         if key in UNSUPPORTED:
             meaning += " *Not yet.*"
         yield f"| `{key}` | {kind} | {default} | {meaning} |".replace("|  |", "| |")
-        if name != "flask_apps":
+        if name not in LISTS:
             brackets = "[]" if option.get("type") == "list" else ""
             yield from rows(option.get("options", {}), f"{key}{brackets}.")
 
