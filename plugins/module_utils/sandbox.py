@@ -22,6 +22,8 @@ PROPERTIES = (
     "ProtectHome=tmpfs",
     "PrivateTmp=yes",
     "PrivateDevices=yes",
+    "TemporaryFileSystem=/dev/shm:mode=1777",  # which PrivateDevices= and PrivateTmp= leave to all
+    "InaccessiblePaths=-/run/dbus",
     "PrivateMounts=yes",
     "ProtectKernelTunables=yes",
     "ProtectKernelModules=yes",

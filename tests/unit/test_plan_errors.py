@@ -361,9 +361,21 @@ OF_AN_APP = {
         {"static": [{"url": "/static", "path": "a"}, {"url": "/static/", "path": "b"}]},
         "`static[1].url` '/static' is that of another entry as well",
     ),
-    "relaxation": (
-        {"sandbox": {"relax": ["devices"]}},
-        "`sandbox` is not supported yet, it comes with named relaxations of the sandbox; leave it out",
+    "writable home": (
+        {"sandbox": {"writable": ["/home/hello"]}},
+        "`sandbox.writable[0]` must be an absolute path without `..`, of letters, digits and ._+@-, and not below "
+        "/dev, /home, /proc, /root, /run/user, /sys, not '/home/hello'; "
+        "for example `sandbox: {writable: [/srv/exports]}`",
+    ),
+    "writable data of all apps": (
+        {"sandbox": {"writable": ["/srv/exports", "/var/lib"]}},
+        "`sandbox.writable[1]` must be outside of /opt/flask_apps, /var/lib/flask_apps, /run/flask_apps; an app's own "
+        "data is writable without it",
+    ),
+    "writable code": (
+        {"sandbox": {"writable": ["/opt/flask_apps/other"]}},
+        "`sandbox.writable[0]` must be outside of /opt/flask_apps, /var/lib/flask_apps, /run/flask_apps; an app's own "
+        "data is writable without it",
     ),
     "database": (
         {"database": {"engine": "mariadb"}},

@@ -25,6 +25,7 @@ REFUSED_IN_AN_APP = {
     "requirements": "../a",
     "extra_packages": "-r",
     "system_packages": ["-y"],
+    "sandbox.writable": "/home/a",
     "build_commands": "",
     "release_commands": " ",
     "command_timeout": 0,

@@ -136,14 +136,23 @@ SystemCallArchitectures=native SystemCallErrorNumber=EPERM
 """.split()
 
 
+# What every release is told of its own; the sandbox and what is usual are left out of what a test compares.
+OWN = ("User", "Type", "WorkingDirectory", "ExecStart", "BindPaths")
+
+
 @pytest.fixture(scope="module")
 def service(files):
-    return directives(files["/etc/systemd/system/flask-hello@.service"])
+    """The unit of a release's web process, with what is of this release alone."""
+    return directives(files["/etc/systemd/system/flask-hello@.service"] + files["service.conf"])
 
 
 def of_release(changes=()):
     """What systemd is told of one release alone."""
     return directives(rendered(changes)["service.conf"])
+
+
+def sandbox(**changes):
+    return of_release({"sandbox": changes})["Service"]
 
 
 @pytest.mark.parametrize("directive", SANDBOX)
@@ -157,10 +166,49 @@ def test_sandbox_of_several_words(service):
     assert service["Service"]["RestrictAddressFamilies"] == ["AF_UNIX AF_INET AF_INET6"]
 
 
+def test_a_sealed_app_reaches_nobody():
+    sealed = sandbox(network=False)
+    expected = {"PrivateNetwork": ["yes"], "IPAddressDeny": ["any"], "RestrictAddressFamilies": ["AF_UNIX"]}
+    assert {name: sealed[name] for name in expected} == expected
+    assert not set(expected) - {"RestrictAddressFamilies"} & set(sandbox())
+
+
+@pytest.mark.parametrize(
+    "relaxation, lifted",
+    {
+        "executable_memory": {"MemoryDenyWriteExecute"},
+        "devices": {"PrivateDevices", "DevicePolicy"},
+        "namespaces": {"RestrictNamespaces"},
+        "scheduling": {"RestrictRealtime"},
+    }.items(),
+)
+def test_what_is_relaxed(relaxation, lifted):
+    strict, relaxed = sandbox(), sandbox(relax=[relaxation])
+    assert set(strict) - set(relaxed) == lifted
+    calls = strict.pop("SystemCallFilter"), relaxed.pop("SystemCallFilter")
+    assert {name: values for name, values in strict.items() if name not in lifted} == relaxed
+    assert (calls[0] != calls[1]) is (relaxation in ("namespaces", "scheduling"))
+    assert calls[1][:2] == ["@system-service", "~@privileged" + " @resources" * (relaxation != "scheduling")]
+    assert calls[1][2:] == ["@mount chroot pivot_root"] * (relaxation == "namespaces")
+
+
+def test_what_is_writable():
+    assert "ReadWritePaths" not in sandbox()
+    assert sandbox(writable=["/srv/a", "/var/b"])["ReadWritePaths"] == ["/srv/a", "/var/b"]
+
+
+def test_processes_have_the_sandbox_of_their_app():
+    worker = rendered({"sandbox": {"network": False}, "processes": {"worker": "rq"}})["worker.service"]
+    assert directives(worker)["Service"]["PrivateNetwork"] == ["yes"]
+
+
 def test_the_service_sees_its_own_app_alone(service):
     seen = {name: service["Service"][name] for name in ("TemporaryFileSystem", "BindReadOnlyPaths", "BindPaths")}
     assert seen == {
-        "TemporaryFileSystem": ["/opt/flask_apps:ro /var/lib/flask_apps:ro /run/flask_apps:ro"],
+        "TemporaryFileSystem": [
+            "/opt/flask_apps:ro /var/lib/flask_apps:ro /run/flask_apps:ro",
+            "/dev/shm:mode=1777",
+        ],
         "BindReadOnlyPaths": ["/opt/flask_apps/hello"],
         "BindPaths": ["/var/lib/flask_apps/hello"],
     }
@@ -170,7 +218,7 @@ def test_the_service_sees_its_own_app_alone(service):
 def test_the_service_runs_what_the_release_is_made_of(service):
     release = "/opt/flask_apps/hello/releases/%i"
     expected = {
-        "User": ["flask-hello"],
+        "User": ["flask-hello", "flask-hello"],
         "Type": ["notify"],
         "WorkingDirectory": [f"{release}/build"],
         "EnvironmentFile": [f"{release}/environment"],
@@ -181,30 +229,33 @@ def test_the_service_runs_what_the_release_is_made_of(service):
     assert {name: service["Service"][name] for name in expected} == expected
     assert service["Unit"]["PartOf"] == ["flask-hello.target"]
     own = of_release()
-    assert own["Service"] == {"User": ["flask-hello"], "Environment": ['"FLASK_APP=app:app"']}
+    assert {name: own["Service"][name] for name in OWN if name in own["Service"]} == {
+        "User": ["flask-hello"],
+        "BindPaths": ["/var/lib/flask_apps/hello"],
+    }
+    assert own["Service"]["Environment"][0] == '"FLASK_APP=app:app"'
     assert own["Unit"] == {name: ["flask-hello@%i.socket"] for name in ("Requires", "After")}
 
 
 def test_defaults_of_production(service):
     """What the app's env says goes before them: an EnvironmentFile= wins over Environment= (systemd.exec(5))."""
     path = "/opt/flask_apps/hello/releases/%i/build/.venv/bin:/usr/local/bin:/usr/bin:/bin"
-    expected = ["HOME=/var/lib/flask_apps/hello", f"PATH={path}", "FLASK_DEBUG=0"]
+    expected = ['"FLASK_APP=app:app"', "HOME=/var/lib/flask_apps/hello", f"PATH={path}", "FLASK_DEBUG=0"]
     assert service["Service"]["Environment"] == expected
     factory = of_release({"entrypoint": """shop:create_app("a b", debug='no')"""})["Service"]["Environment"]
-    assert [shlex.split(each) for each in factory] == [["""FLASK_APP=shop:create_app("a b", debug='no')"""]]
+    assert [shlex.split(each) for each in factory][:1] == [["""FLASK_APP=shop:create_app("a b", debug='no')"""]]
 
 
 def test_granian_makes_its_own_socket():
     own = of_release({"server": {"kind": "granian"}, "path": "src/web"})
     release = "/opt/flask_apps/hello/releases/%i"
     assert "Unit" not in own
-    assert own["Service"] == {
+    assert {name: own["Service"][name] for name in OWN} == {
         "User": ["flask-hello"],
-        "Environment": ['"FLASK_APP=app:app"'],
         "WorkingDirectory": [f"{release}/build/src/web"],
         "Type": ["exec"],
         "ExecStart": ["", f"{release}/build/.venv/bin/python {release}/granian.conf.py"],
-        "BindPaths": ["-/run/flask_apps/hello/%i"],
+        "BindPaths": ["-/run/flask_apps/hello/%i", "/var/lib/flask_apps/hello"],
     }
 
 
@@ -269,8 +320,7 @@ def test_a_process_runs_as_the_web_process_does(service):
     started = release_host.OWN_TO_SERVICES
     ours = {name: values for name, values in own.items() if not started.fullmatch(name)}
     theirs = {name: values for name, values in service["Service"].items() if not started.fullmatch(name)}
-    assert ours.pop("Environment") == [*of_release()["Service"]["Environment"], *theirs.pop("Environment")]
-    assert ours == theirs
+    assert ours == {**theirs, "User": ["flask-hello"]}
     assert own["WorkingDirectory"] == ["/opt/flask_apps/hello/releases/%i/build/."]
     other = process({"user": "someone", "path": "src", "limits": {"memory_max": "1G"}})["Service"]
     assert (other["User"], other["WorkingDirectory"][0][-9:]) == (["someone"], "build/src")

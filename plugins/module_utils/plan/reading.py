@@ -76,6 +76,7 @@ def read(variables: dict[str, Any], rollback: bool = False, hosts: list[str] | N
     sites = _sites(judge, known["nginx_sites"].options, _given(judge, variables, "nginx_sites", list))
     _check_roots(judge, settings)
     _check_sockets(judge, settings, apps)
+    _check_writable(judge, settings, apps)
     _check_duplicates(judge, [*apps, *sites])
     warnings = _check_certificates(judge, [*apps, *sites])
     names = [app.values["name"] for app in apps if "name" in app.values]
@@ -278,6 +279,16 @@ def _check_sockets(judge, settings, apps):
                 f"makes a socket's path up to {length} bytes long, and {SOCKET_PATH_BYTES} "
                 "is the limit; shorten it or `flask_app_runtime_root`",
             )
+
+
+def _check_writable(judge, settings, apps):
+    """Refuse to open directories of the roles, where the other apps are as well, to an app."""
+    roots = [settings[name] for name in _ROOTS if isinstance(settings[name], str)]
+    for app in apps:
+        for index, path in enumerate(app.values.get("sandbox", {}).get("writable", ())):
+            if any(f"{path}/".startswith(f"{root}/") or f"{root}/".startswith(f"{path}/") for root in roots):
+                problem = f"must be outside of {', '.join(roots)}; an app's own data is writable without it"
+                judge.refuse(app.place, f"sandbox.writable[{index}]", problem)
 
 
 def _check_duplicates(judge, apps):

@@ -16,7 +16,6 @@ from .calendar import is_calendar
 UNSUPPORTED = {
     "cache": "backing services",
     "database": "backing services",
-    "sandbox": "named relaxations of the sandbox",
     "shared_paths": "paths that outlive releases",
 }
 
@@ -47,6 +46,9 @@ ENVIRONMENT_ENTRY_BYTES = 128 * 1024
 
 # What may be shown of a key: anything else may be a value that ended up on the wrong side of the colon.
 PLAIN_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
+
+# What the sandbox hides from apps or protects for all of them, whatever they ask for.
+NEVER_WRITABLE = ("/dev", "/home", "/proc", "/root", "/run/user", "/sys")
 
 PROCESS_NAME_WORDS = (
     "a lower-case letter and up to 24 lower-case letters, digits or hyphens, neither `web` nor `live`, and without "
@@ -187,6 +189,12 @@ def _is_workers(value):
 
 def _is_rollback(value):
     return all(isinstance(each, str) and re.fullmatch(r"(?:[0-9a-f.-]{4,40})?", each) for each in value.values())
+
+
+def _is_writable(value):
+    return re.fullmatch(_ABSOLUTE, value) is not None and not f"{value}/".startswith(
+        tuple(f"{path}/" for path in NEVER_WRITABLE)
+    )
 
 
 def _is_health_status(value):
@@ -360,6 +368,12 @@ APP_RULES = {
     "limits": Rule("a dictionary", "{memory_max: 512M}"),
     **LIMITS_RULES,
     "sandbox": Rule("a dictionary", "{network: false}"),
+    "sandbox.writable": Rule(
+        f"an absolute path without `..`, of letters, digits and ._+@-, and not below {', '.join(NEVER_WRITABLE)}",
+        "/srv/exports",
+        _is_writable,
+        shown=True,
+    ),
     "database": Rule("a dictionary", "{engine: postgresql}"),
     "database.name": Rule(
         "a lower-case letter and up to 30 lower-case letters, digits or underscores",
