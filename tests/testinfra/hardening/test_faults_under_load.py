@@ -1,0 +1,86 @@
+# Copyright: (c) 2026, flaskfleet.deploy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An app that takes all it can get: the others go on answering.
+
+systemd can't limit units inside these containers, so that is only asserted of their settings, and the container is
+limited instead, by Podman: what is shown is that the kernel ends the greedy app and nobody else. An app that fills the
+disk is not tried, since the containers have none of their own.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from contextlib import contextmanager
+
+
+@contextmanager
+def little_memory(machine, limit):
+    """Limit the memory of the host itself meanwhile."""
+    update = ["podman", "update", machine.host.backend.name]
+    subprocess.run([*update, f"--memory={limit}", f"--memory-swap={limit}"], check=True, capture_output=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*update, "--memory=1t", "--memory-swap=1t"], check=True, capture_output=True)
+
+
+def attack(machine, kind, seconds=6):
+    """(HTTP status, body) of an attack; status 0 when the app died of it or gave no answer in time."""
+    command = ["curl", "--silent", "--max-time", str(seconds), "--request", "POST", "--write-out", "\n%{http_code}"]
+    command += ["--resolve", f"burglar.test:80:{machine.address}", f"http://burglar.test/attack/{kind}"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    body, _newline, status = result.stdout.rpartition("\n")
+    return int(status), body
+
+
+def comes_back(machine):
+    """Wait until the greedy app answers again: its server starts what was ended by itself."""
+    deadline = time.monotonic() + 60
+    while machine.get("burglar.test", "/health")[0] != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_limits_are_the_units(machine):
+    unit = machine.unit("burglar")
+    assert machine.property(unit, "MemoryMax") == str(200 * 1024**2)
+    assert machine.property(unit, "TasksMax") == "80"
+    assert machine.property(unit, "CPUQuotaPerSecUSec") == "1.500000s"
+
+
+def test_one_takes_all_memory(machine):
+    with little_memory(machine, "900m"), machine.under_load("sealed", rate=20) as report:
+        status, _body = attack(machine, "memory", 40)
+        assert status in (0, 502, 504)
+    assert report["requests"] > 100 and report["failed"] == 0, report
+    # its server starts another worker by itself
+    machine.output(
+        "timeout 30 sh -c 'until curl -sfo /dev/null -H Host:burglar.test localhost/health; do sleep 0.2; done'"
+    )
+
+
+def test_one_starts_processes_without_end(machine):
+    """As many as Podman lets the container have; nobody can start one then, and who runs already goes on."""
+    with machine.under_load("sealed", rate=20) as report:
+        status, body = attack(machine, "processes", 40)
+        assert status == 200 and int(body) > 100, (status, body)
+    assert report["requests"] > 100 and report["failed"] == 0, report
+    comes_back(machine)
+
+
+def test_all_threads_of_one_are_busy(machine):
+    """Clients that wait for an answer that never comes take every thread of the app."""
+    clients = 40
+    command = ["curl", "--silent", "--max-time", "20", "--request", "POST", "--parallel", "--parallel-immediate"]
+    command += ["--parallel-max", str(clients), "--resolve", f"burglar.test:80:{machine.address}"]
+    command += [f"http://burglar.test/attack/time?[1-{clients}]"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as busy:
+        time.sleep(3)
+        assert attack(machine, "time", 2)[0] == 0
+        with machine.under_load("sealed", rate=20) as report:
+            pass
+        busy.terminate()
+    assert report["requests"] > 50 and report["failed"] == 0, report
+    machine.output(f"systemctl kill --signal=KILL {machine.unit('burglar')}")  # a stop would wait for the answers
