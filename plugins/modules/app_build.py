@@ -138,6 +138,7 @@ def run(module):
                     build.mend()
             try:
                 result["changed"] |= builder.publish(app, build.name, module.check_mode)
+                result["changed"] |= builder.share(app, build.name, module.check_mode)
             except BuildError as error:
                 result["errors"].append(failure(app["name"], error.step, str(error), error.output))
                 continue

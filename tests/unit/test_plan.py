@@ -306,12 +306,22 @@ def test_what_is_not_supported_yet_is_planned_all_the_same(monkeypatch):
     monkeypatch.setattr(rules, "UNSUPPORTED", {})
     app = app_of(
         {
-            "shared_paths": ["./uploads/"],
             "database": {"engine": "mariadb"},
         }
     )
-    assert app["shared_paths"] == ["uploads"]
     assert app["database"] == {"engine": "mariadb", "name": "", "variable": "DATABASE_URL"}
+
+
+def test_shared_paths():
+    app = app_of({"shared_paths": ["./uploads/", "var/instance"]})
+    assert app["shared_paths"] == ["uploads", "var/instance"]
+    elsewhere = make_plan(
+        {"flask_apps": [{**HELLO, "shared_paths": ["uploads", "var/instance"]}], "flask_app_data_root": "/srv/data"},
+        {},
+        "web1",
+    )["apps"][0]
+    hashes = {app["build_hash"], elsewhere["build_hash"], app_of({})["build_hash"]}
+    assert len(hashes) == 3, "a build has links to where the data are"
 
 
 def test_processes():

@@ -205,6 +205,7 @@ def _app(app, settings, platform, label, taken, templates):
         app["python"],
         app["server"]["kind"],
         settings["flask_app_installer"],
+        *([planned["paths"]["data"]] if planned["shared_paths"] else []),  # where its links lead
     )
     health = planned["health"]
     planned["configuration_hash"] = _short_hash(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import datetime
+import posixpath
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -217,6 +218,7 @@ class _Layers:
                 values[key] = option.filled(values.get(key, option.default))
         self._check(place, values)
         _check_static(self._judge, place, values)
+        _check_shared(self._judge, place, values)
         self._check_granian(place, values, [values for _keys, values in layers])
         return _App(place, values)
 
@@ -304,6 +306,24 @@ def _check_static(judge, place, values):
         if url in seen:
             judge.refuse(place, f"static[{index}].url", f"{url!r} is that of another entry as well")
         seen.add(url)
+
+
+def _check_shared(judge, place, values):
+    folders = [posixpath.normpath(path) for path in values.get("shared_paths", ())]
+    for index, folder in enumerate(folders):
+        around = next((each for each in folders[:index] if _lies_in(folder, each) or _lies_in(each, folder)), None)
+        if around is not None:
+            judge.refuse(place, f"shared_paths[{index}]", f"{folder!r} is {around!r} as well, or one lies in the other")
+    for index, entry in enumerate(values.get("static", ())):
+        path = posixpath.normpath(entry["path"])
+        if any(_lies_in(path, folder) for folder in folders):
+            problem = f"{path!r} lies in one of `shared_paths`, which the app alone may read; have the app serve it"
+            judge.refuse(place, f"static[{index}].path", problem)
+
+
+def _lies_in(path, folder):
+    """Whether a path, in its shortest form, is a folder or lies in it."""
+    return f"{path}/".startswith(f"{folder}/")
 
 
 def _check_certificates(judge, sites):

@@ -17,7 +17,6 @@ UNSUPPORTED = {
     "cache": "backing services",
     "database": "backing services",
     "sandbox": "named relaxations of the sandbox",
-    "shared_paths": "paths that outlive releases",
 }
 
 OS_FAMILIES = ("Debian", "RedHat")
@@ -181,6 +180,11 @@ def _is_system_packages(value):
     return all(family in OS_FAMILIES and _is_package_list(names) for family, names in lists.items())
 
 
+def _is_shared(value):
+    # the last two are a build's own
+    return re.fullmatch(_RELATIVE, value) is not None and not {".git", ".venv", ".shared_paths"} & {*value.split("/")}
+
+
 def _is_workers(value):
     return value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1024)
 
@@ -330,7 +334,9 @@ APP_RULES = {
     "command_timeout": Rule("a number of seconds from 1 to 86400", "600", _within(1, 86400), shown=True),
     "env": Rule("a dictionary", '{GREETING: "hello"}'),
     "secrets": Rule("a dictionary", '{SECRET_KEY: "{{ vault_secret_key }}"}'),
-    "shared_paths": _FOLDER,
+    "shared_paths": Rule(
+        f"{_FOLDER.expected}, none of its parts `.git`, `.venv` or `.shared_paths`", "uploads", _is_shared, shown=True
+    ),
     "processes": Rule("a dictionary", "{worker: rq worker tasks}"),
     "processes.command": _COMMAND._replace(example="rq worker tasks"),
     "processes.instances": _number(1, 64, "2"),
