@@ -38,6 +38,8 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.step_error impor
 
 ACCOUNT_COMMENT = "Runs Flask apps"  # as in the role's template app.sysusers.conf.j2; tells our accounts from others
 ORPHAN_AGE = 3600  # seconds
+# https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
+POINTER, LONGEST_POINTER = b"version https://git-lfs.github.com/spec/v1\n", 1024
 # The folder of a build with what the commit has in the places of shared folders. While the build's commands run it is
 # what these folders lead to, since the app's data are nothing that a build may depend on.
 SEEDS = ".shared_paths"
@@ -108,26 +110,27 @@ class Builder:
         """The app's Mirror."""
         return Mirror(app, build_unit(app), self.hidden)
 
-    def build(self, app, url, commit):
+    def build(self, app, url, commit, access=None):
         """Make one build, unless the commit turns out to be built. A failed one leaves nothing behind.
 
+        :param access: as Mirror.fetch takes it
         :return: {commit, build, subject, built}
         :raises BuildError: with the step and its output
         """
         stop(build_unit(app))
         try:
-            return self._build(app, url, commit)
+            return self._build(app, url, commit, access)
         except BuildError as error:
             if error.step not in (FETCH, CHECK_OUT) or self.mirror(app).is_whole(contents=error.step == CHECK_OUT):
                 raise
             self.mirror(app).remove()
-            return self._build(app, url, commit)
+            return self._build(app, url, commit, access)
 
-    def _build(self, app, url, commit):
+    def _build(self, app, url, commit, access):
         owner = account(app)
         mirror = self.mirror(app)
         if commit is None:
-            commit, _subject = mirror.fetch(url, None)
+            commit, _subject = mirror.fetch(url, None, access=access)
         stamps = self.stamps(app)
         found = self.find(app, commit)
         if found:
@@ -137,7 +140,8 @@ class Builder:
         directory = os.path.join(app["paths"]["builds"], name)
         remove_build(directory)
         try:
-            _commit, subject = mirror.fetch(url, commit, directory)
+            _commit, subject = mirror.fetch(url, commit, directory, access)
+            refuse_pointers(directory)
             check_path(app, commit, directory)
             link_shared(app, directory)
             made = self.dependencies.shared(app, directory, build_unit(app))
@@ -241,7 +245,7 @@ class Builder:
     def build_all(self, work, jobs=0):
         """Build several apps side by side.
 
-        :param work: list of (app, url, commit)
+        :param work: list of what ``build`` takes
         :param jobs: how many at once; 0 is one a core
         :return: {app name: result of build, or BuildError}
         """
@@ -259,7 +263,7 @@ class Builder:
                 return BuildError("prepare", f"{type(error).__name__}: {error}")
 
         with concurrent.futures.ThreadPoolExecutor(jobs or len(os.sched_getaffinity(0))) as pool:
-            return dict(zip([app["name"] for app, url, commit in work], pool.map(one, work)))
+            return dict(zip([item[0]["name"] for item in work], pool.map(one, work)))
 
     def halves(self, app):
         """Names of what is in the place of builds and is no whole one: of a build that runs, or was killed."""
@@ -337,6 +341,22 @@ def check_path(app, commit, directory):
     inside = os.path.commonpath([os.path.realpath(source), top]) == top
     if not os.path.isdir(source) or not inside:
         raise BuildError(CHECK_OUT, f"path: the repository has no folder {app['path']!r} at {commit[:8]}")
+
+
+def refuse_pointers(directory):
+    """
+    :raises BuildError: a file of the checkout is what Git LFS keeps in the place of a large one
+    """
+    for parent, _directories, files in os.walk(directory):
+        for name in files:
+            path = os.path.join(parent, name)
+            status = os.lstat(path)
+            if not stat.S_ISREG(status.st_mode) or not len(POINTER) < status.st_size < LONGEST_POINTER:
+                continue
+            with open(path, "rb") as stream:
+                if stream.read(len(POINTER)) == POINTER:
+                    what = "is a pointer to a file in Git LFS, which is not supported; have the file itself in git"
+                    raise BuildError(CHECK_OUT, f"{os.path.relpath(path, directory)!r} {what}")
 
 
 def shared_folder(app):

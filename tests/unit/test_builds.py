@@ -53,8 +53,8 @@ class Sandbox:
     def mirror(self, app, unit, hidden):
         return SimpleNamespace(fetch=self.fetch, is_whole=self.is_whole, remove=self.remove)
 
-    def fetch(self, url, commit, directory=""):
-        self.step("fetch", url, commit, directory)
+    def fetch(self, url, commit, directory="", access=None):
+        self.step("fetch", url, commit, directory, *([access] if access else []))
         if directory:
             os.mkdir(directory, 0o750)
             self.checkout(Path(directory))
@@ -483,6 +483,31 @@ def test_accounts_that_are_not_the_apps(monkeypatch, own_user, comment, uid, ref
             builds.account(app)
     else:
         assert builds.account(app) is accounts["flask-hello"]
+
+
+@pytest.mark.parametrize("size, refused", [(130, True), (1024, False)])
+def test_a_pointer_of_git_lfs_is_refused(app, builder, planned, sandbox, size, refused):
+    def checkout(directory):
+        (directory / "static").mkdir()
+        pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+        (directory / "static" / "logo.png").write_bytes(pointer.ljust(size, b"0"))
+        (directory / "link").symlink_to("static/logo.png")
+
+    sandbox.checkout = checkout
+    if not refused:
+        assert builder.build(planned, URL, COMMIT)["built"] is True
+        return
+    with pytest.raises(BuildError) as caught:
+        builder.build(planned, URL, COMMIT)
+    what = "is a pointer to a file in Git LFS, which is not supported; have the file itself in git"
+    assert (caught.value.step, str(caught.value)) == ("check the code out", f"'static/logo.png' {what}")
+    assert os.listdir(app.builds_directory) == []
+
+
+def test_what_reaches_the_repository_is_passed_on(builder, planned, sandbox):
+    access = {"key": "a key", "known_hosts": "hosts"}
+    assert builder.build_all([(planned, URL, None, access)])["hello"]["built"] is True
+    assert [step[-1] for step in sandbox.steps if step[0] == "fetch"] == [access] * 2
 
 
 # --- shared folders --------------------------------------------------------------------------------------------------

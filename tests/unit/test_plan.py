@@ -428,6 +428,7 @@ def test_secrets_stay_out_of_the_plan():
     assert collect_secrets(variables) == {
         "hello": {
             "repository": "https://me:canary-1@git.test/x",
+            "access": {},
             "secrets": {"A": "3", "B": "canary-5", "C": "canary-4"},
         }
     }

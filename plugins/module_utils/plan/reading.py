@@ -10,7 +10,9 @@ import posixpath
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..remote import ssh_server
 from .certificates import bundle, doubts, problem
+from .repositories import key_problem, known_hosts_problem
 from .rules import ACME_NAMES
 from .schema import Judge, Option, role_options
 
@@ -96,15 +98,21 @@ def read(variables: dict[str, Any], rollback: bool = False, hosts: list[str] | N
 def collect_secrets(variables: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Collect what a plan leaves out, for the action plugins that carry it to a host.
 
-    Returns {app: {"repository": URL with its credentials, "secrets": {name: value}}} of the apps that the run is
-    restricted to. Raises PlanError.
+    Returns {app: {"repository": URL with its credentials, "access": what ssh takes to reach it, "secrets": {name:
+    value}}} of the apps that the run is restricted to. Raises PlanError.
     """
     declared = read(variables)
     return {
-        app["name"]: {"repository": app["repository"], "secrets": app["secrets"]}
+        app["name"]: {"repository": app["repository"], "access": _access(app), "secrets": app["secrets"]}
         for app in declared.apps
         if app["name"] in declared.only
     }
+
+
+def _access(app):
+    """{"key", "known_hosts"} as texts; empty where neither is declared."""
+    access = {key: app[f"repository_{key}"] for key in ("key", "known_hosts")}
+    return access if any(access.values()) else {}
 
 
 def collect_certificates(variables: dict[str, Any]) -> dict[str, str]:
@@ -217,6 +225,7 @@ class _Layers:
             elif key in values or key not in given:
                 values[key] = option.filled(values.get(key, option.default))
         self._check(place, values)
+        self._check_access(place, values)
         _check_static(self._judge, place, values)
         _check_shared(self._judge, place, values)
         self._check_granian(place, values, [values for _keys, values in layers])
@@ -234,6 +243,26 @@ class _Layers:
                 refuse(place, f"{key}.engine", "is missing", self._options[key].options["engine"].example)
         if values.get("health_status") == []:
             refuse(place, "health_status", "must not be empty: nothing would be healthy", "health_status: [2xx, 3xx]")
+
+    def _check_access(self, place, values):
+        """Check what reaches a private repository: it is for ssh, and whoever has a key knows whom to show it to."""
+        key, known_hosts = values.get("repository_key", ""), values.get("repository_known_hosts", "")
+        repository = values.get("repository", "")
+        for name in (name for name in ("repository_key", "repository_known_hosts") if values.get(name)):
+            if not ssh_server(repository):
+                problem = "is for a repository that is reached by ssh; with https, a token goes into `repository`"
+                example = 'repository: "https://git:{{ vault_token }}@git.example.org/hello.git"'
+                self._judge.refuse(place, name, problem, example)
+                return
+        if key and (problem := key_problem(key)):
+            self._judge.refuse(place, "repository_key", problem)
+        if key and not known_hosts:
+            problem = "is missing: `repository_key` is shown to no server whose own key is not known"
+            self._judge.refuse(
+                place, "repository_known_hosts", problem, self._options["repository_known_hosts"].example
+            )
+        if known_hosts and (problem := known_hosts_problem(known_hosts, repository)):
+            self._judge.refuse(place, "repository_known_hosts", problem)
 
     def _check_granian(self, place, values, layers):
         """Refuse settings of gunicorn that are stated with granian or over it. One that lies under it is no mistake."""

@@ -161,6 +161,11 @@ def _is_pem(value):
     return "-----BEGIN " in value or _is_file(value)
 
 
+def _is_private_key(value):
+    # what is still a path was no file, or nobody has looked
+    return " PRIVATE KEY-----" in value or _is_file(value)
+
+
 def _is_python(value):
     return re.fullmatch(r"(?:python)?3(?:\.[0-9]{1,2})?", value) is not None or _ABSOLUTE.fullmatch(value) is not None
 
@@ -304,6 +309,15 @@ APP_RULES = {
         "special characters percent-encoded",
         "https://git.example.org/hello.git",
         _is_repository,
+    ),
+    "repository_key": Rule(
+        "the text of a private key, or the path of a file on the controller",
+        "files/deploy_key",
+        _is_private_key,
+        lines=True,
+    ),
+    "repository_known_hosts": Rule(
+        "lines of a known_hosts file, or the path of such a file on the controller", "files/known_hosts", lines=True
     ),
     "version": Rule("a branch, tag or commit", '"1.10"', _is_version, shown=True),
     "path": _FOLDER._replace(example="src/web"),
