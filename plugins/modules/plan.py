@@ -329,6 +329,11 @@ packages:
   returned: success
   type: list
   elements: str
+interpreters:
+  description: Versions of Python that apps ask for, as M(flaskfleet.deploy.packages) takes them.
+  returned: success
+  type: list
+  elements: dict
 declared:
   description: Names of all apps of the list, those that are not selected included.
   returned: success

@@ -312,6 +312,13 @@ def test_what_is_not_supported_yet_is_planned_all_the_same(monkeypatch):
     assert app["database"] == {"engine": "mariadb", "name": "", "variable": "DATABASE_URL"}
 
 
+def test_interpreters():
+    versions = {"a": "3.12", "b": "python3.9", "c": "3", "d": "/opt/python/bin/python3.8", "e": "", "f": "3.12"}
+    apps = [{**HELLO, "name": name, "domain": f"{name}.test", "python": python} for name, python in versions.items()]
+    plan = make_plan({"flask_apps": apps}, DEBIAN, "web1")
+    assert plan["interpreters"] == [{"version": "3.12", "apps": ["a", "f"]}, {"version": "3.9", "apps": ["b"]}]
+
+
 def test_shared_paths():
     app = app_of({"shared_paths": ["./uploads/", "var/instance"]})
     assert app["shared_paths"] == ["uploads", "var/instance"]

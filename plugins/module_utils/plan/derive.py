@@ -112,6 +112,7 @@ def make_plan(
         "acme": _acme(sites, declared, settings, platform),
         "renewal_files": _renewal_files(settings, platform),
         "selinux_files": _selinux_files(declared, settings, platform),
+        "interpreters": _interpreters(apps),
         "packages": sorted({*platform.get("packages", ()), *_packages_of_apps(apps, platform)}),
         "declared": [app["name"] for app in declared.apps],
         "declared_sites": [each["name"] for each in everything],
@@ -123,6 +124,16 @@ def make_plan(
         "settings": {name: settings[f"flask_app_{name}"] for name in _SETTINGS},
         "warnings": declared.warnings,
     }
+
+
+def _interpreters(apps):
+    """The versions of Python that apps ask for, with the apps that do, as `packages` takes them."""
+    wanted = {}
+    for app in apps:
+        version = re.fullmatch(r"(?:python)?(3\.[0-9]+)", app["python"]["declared"])
+        if version:
+            wanted.setdefault(version[1], []).append(app["name"])
+    return [{"version": version, "apps": names} for version, names in sorted(wanted.items())]
 
 
 def _packages_of_apps(apps, platform):
