@@ -259,8 +259,8 @@ def find_requirements(app, source, installer):
 
 
 def is_package(source):
-    """Whether an app's folder is a package by its pyproject.toml, as uv sees it: with a build system. It is installed then,
-    and so its console scripts are; from where it lies, so that nothing of the folder is missing.
+    """Whether an app's folder is a package by its pyproject.toml, as uv sees it: with a build system. It is installed
+    then, and so its console scripts are; from where it lies, so that nothing of the folder is missing.
     """
     with open(os.path.join(source, "pyproject.toml"), encoding="utf-8", errors="replace") as stream:
         return _BUILD_SYSTEM.search(stream.read(LONGEST)) is not None
