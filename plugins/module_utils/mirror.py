@@ -11,7 +11,7 @@ import os
 import pwd
 import shutil
 
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import CommandFailed, write_file
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import CommandFailed
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.remote import (
     REMOTE,
     git_configuration,
@@ -168,12 +168,13 @@ class Mirror:
         :param directory: what it may write to beside the mirror; empty for nothing
         :param other: another URL whose password goes to its own server, too
         """
-        self._tell_git(url, other)
+        # URL and password travel in the environment, which no command line shows and no file keeps
+        settings = {**git_configuration(other), **git_configuration(url)}
         given = {name: f"{text.strip()}\n" for name, text in (access or {}).items() if text.strip()}
         paths = {name: f'"$CREDENTIALS_DIRECTORY/{name}"' for name in given}
         more = {"GIT_SSH_COMMAND": ssh_command(**paths)}
         writable = [self.path, *([directory] if directory else [])]
-        return self._run(["/bin/sh", "-uc", *words], writable, directory or "/", more, given)
+        return self._run(["/bin/sh", "-uc", *words], writable, directory or "/", settings, more, given)
 
     def _prepare(self, fetcher):
         if not os.path.isdir(self.path):
@@ -181,22 +182,6 @@ class Mirror:
             os.chown(self.path, fetcher.pw_uid, fetcher.pw_gid)
         for path in glob.glob(os.path.join(glob.escape(self.path), "**", "*.lock"), recursive=True):
             os.unlink(path)  # of a git that was killed: nobody else works here
-
-    def _tell_git(self, url, other):
-        """The URL, and passwords, travel in a file, not on a command line."""
-        lines = []
-        for key, value in {**git_configuration(other), **git_configuration(url)}.items():
-            section, _dot, rest = key.partition(".")
-            subsection, _dot, name = rest.rpartition(".")
-            quoted = value.replace("\\", "\\\\").replace('"', '\\"')
-            lines.append(f'[{section} "{subsection}"]\n\t{name} = "{quoted}"\n')
-        write_file(self.remote, "".join(lines), mode=0o640)
-        os.chown(self.remote, 0, pwd.getpwnam(FETCH_USER).pw_gid)
-
-    @property
-    def remote(self):
-        """The file that tells git the repository's URL."""
-        return os.path.join(self.app["paths"]["root"], "repository.conf")
 
     def _error(self, error, commit):
         version = self.app["version"]
@@ -239,8 +224,8 @@ class Mirror:
             return None
         return lines[:SHOWN_COMMITS] + ["… and more"] * (len(lines) > SHOWN_COMMITS)
 
-    def _run(self, command, writable, directory="/", variables=None, credentials=None):
-        settings = {**SETTINGS, "include.path": self.remote}
+    def _run(self, command, writable, directory="/", settings=None, variables=None, credentials=None):
+        settings = {**SETTINGS, **(settings or {})}
         environment = {**ENVIRONMENT, **(variables or {}), "GIT_DIR": self.path, "GIT_CONFIG_COUNT": str(len(settings))}
         for number, (key, value) in enumerate(settings.items()):
             environment.update({f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value})
@@ -249,7 +234,6 @@ class Mirror:
             unit=self.unit,
             user=FETCH_USER,
             hidden=self.hidden,
-            readable=[self.app["paths"]["root"]],
             writable=writable,
             environment=environment,
             credentials=credentials,

@@ -97,7 +97,12 @@ def test_a_key_is_shown_to_known_servers_only(keys):
 def test_keys_are_for_ssh(keys, url):
     problem = "is for a repository that is reached by ssh; with https, a token goes into `repository`"
     example = 'for example `repository: "https://git:{{ vault_token }}@git.example.org/hello.git"`'
-    assert errors_of(repository=url, repository_key=keys["ed25519"]) == [f"`repository_key` {problem}; {example}"]
+    expected = [f"`repository_{key}` {problem}; {example}" for key in ("key", "known_hosts")]
+    assert errors_of(repository=url, repository_key=keys["ed25519"]) == expected
+    app = {"name": "hello", "domain": "hello.test", "repository": url}
+    defaults = {"repository_key": keys["ed25519"], "repository_known_hosts": HOSTS}
+    variables = {"flask_apps": [app], "flask_app_defaults": defaults}
+    assert collect_secrets(variables)["hello"]["access"] == {}, "a default is no mistake"
 
 
 def hashed(name):

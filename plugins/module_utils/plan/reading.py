@@ -110,9 +110,9 @@ def collect_secrets(variables: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _access(app):
-    """{"key", "known_hosts"} as texts; empty where neither is declared."""
+    """{"key", "known_hosts"} as texts; empty where neither is declared, or of any use."""
     access = {key: app[f"repository_{key}"] for key in ("key", "known_hosts")}
-    return access if any(access.values()) else {}
+    return access if ssh_server(app["repository"]) and any(access.values()) else {}
 
 
 def collect_certificates(variables: dict[str, Any]) -> dict[str, str]:
@@ -225,7 +225,7 @@ class _Layers:
             elif key in values or key not in given:
                 values[key] = option.filled(values.get(key, option.default))
         self._check(place, values)
-        self._check_access(place, values)
+        self._check_access(place, values, set().union(*(values.keys() for _keys, values in layers[1:])))
         _check_static(self._judge, place, values)
         _check_shared(self._judge, place, values)
         self._check_granian(place, values, [values for _keys, values in layers])
@@ -244,16 +244,20 @@ class _Layers:
         if values.get("health_status") == []:
             refuse(place, "health_status", "must not be empty: nothing would be healthy", "health_status: [2xx, 3xx]")
 
-    def _check_access(self, place, values):
-        """Check what reaches a private repository: it is for ssh, and whoever has a key knows whom to show it to."""
+    def _check_access(self, place, values, stated):
+        """Check what reaches a private repository: it is for ssh, and whoever has a key knows whom to show it to.
+
+        stated: keys that the app itself has. One that lies under all apps is of no use to some, which is no mistake.
+        """
         key, known_hosts = values.get("repository_key", ""), values.get("repository_known_hosts", "")
         repository = values.get("repository", "")
-        for name in (name for name in ("repository_key", "repository_known_hosts") if values.get(name)):
-            if not ssh_server(repository):
-                problem = "is for a repository that is reached by ssh; with https, a token goes into `repository`"
-                example = 'repository: "https://git:{{ vault_token }}@git.example.org/hello.git"'
-                self._judge.refuse(place, name, problem, example)
-                return
+        if not ssh_server(repository):
+            problem = "is for a repository that is reached by ssh; with https, a token goes into `repository`"
+            example = 'repository: "https://git:{{ vault_token }}@git.example.org/hello.git"'
+            for name in ("repository_key", "repository_known_hosts"):
+                if values.get(name) and name in stated:
+                    self._judge.refuse(place, name, problem, example)
+            return
         if key and (problem := key_problem(key)):
             self._judge.refuse(place, "repository_key", problem)
         if key and not known_hosts:
