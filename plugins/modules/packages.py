@@ -108,17 +108,21 @@ def installed_by_rpm(module, names):
 
 
 def shipped_pythons(module):
-    """The versions of Python that the distribution's package lists have; None when they tell of none."""
+    """The versions of Python that the distribution's package lists have beside what is installed; None when there are
+    no lists.
+    """
     if os.path.exists(DPKG_STATUS):
-        if not module.check_mode:
-            module.run_command(["apt-get", "--quiet", "update"])
+        known = not module.check_mode and module.run_command(["apt-get", "--quiet", "update"])[0] == 0
         output = module.run_command(["apt-cache", "search", "--names-only", r"^python3\.[0-9]+$"])[1]
         found = re.findall(r"^python(3\.[0-9]+) - ", output, re.MULTILINE)
     else:
         cached = ["--cacheonly"] if module.check_mode else []
-        output = module.run_command(["dnf", "--quiet", *cached, "list", "--available", "python3.*"])[1]
+        command = ["dnf", "--quiet", *cached, "list", "--available", "python3.*"]
+        status, output, error = module.run_command(command, environ_update={"LC_ALL": "C.UTF-8"})
+        # also when nothing matches
+        known = not module.check_mode and (status == 0 or "No matching" in error)
         found = re.findall(r"^python(3\.[0-9]+)\.\w+\s", output, re.MULTILINE)
-    return set(found) or None
+    return set(found) if found or known else None
 
 
 def missing_interpreters(module):

@@ -56,7 +56,7 @@ def test_shared_folders_outlive_releases(machine, noted):
     assert machine.get("crew.test")[1] == "2" and machine.live("crew")["build"] != before["build"]
     assert seen(machine)["greeting"] == "of the host" and notes(machine) >= noted
     machine.deploy(playbook="rollback", **crew())
-    assert machine.get("crew.test")[1] == "1" and notes(machine) >= noted
+    assert machine.get("crew.test")[1] == "1" and seen(machine)["greeting"] == "of the host"
 
 
 def test_a_shared_folder_that_is_gone_is_made_as_at_first(machine):
@@ -66,7 +66,6 @@ def test_a_shared_folder_that_is_gone_is_made_as_at_first(machine):
     machine.deploy(*PARTS, **crew())
     assert machine.output(f"cat {CONFIGURATION}") == 'GREETING = "of the commit"'
     machine.output(f"rm -r {SHARED}/src/instance; mv {SHARED}/kept {SHARED}/src/instance")
-    assert "changed=0" in machine.deploy(*PARTS, **crew())
 
 
 def test_who_writes_elsewhere_is_told_what_to_share(machine):
