@@ -55,6 +55,33 @@ def test_the_key_leaves_no_trace(machine):
     assert machine.host.run(f"journalctl --no-pager | grep --fixed-strings -e '{secret}' -e 'PRIVATE KEY'").stdout == ""
 
 
+def test_nothing_of_the_key_outlives_a_run_that_is_killed(machine):
+    """While git fetches, its account alone reads the key; the next run ends what a killed one left."""
+    commit = machine.live("annex")["commit"]
+    authorized, mirror = "/srv/git/.ssh/authorized_keys", "/opt/flask_apps/annex/repo.git"
+    machine.output("usermod --shell /bin/sh git")  # the account's own runs nothing but git
+    machine.output(f"mv {mirror} {mirror}.away && sed -i.away 's/^/command=\"sleep 100\" /' {authorized}")
+    try:
+        with machine.begin(*PARTS, **annex(version=commit), flask_app_rebuild=True) as run:
+            machine.output("timeout 60 sh -c 'until pgrep --euid flaskfleet-fetch --exact ssh; do sleep 0.1; done'")
+            assert machine.host.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep '[P]RIVATE KEY'").stdout == ""
+            pid = machine.output("pgrep --euid flaskfleet-fetch --exact ssh")
+            # where the unit sees it; nobody else does
+            found = machine.output(f"find /proc/{pid}/root/run/credentials -name key")
+            assert machine.output(f"runuser --user flaskfleet-fetch -- cat {found}").startswith("-----BEGIN OPENSSH")
+            assert machine.host.run(f"runuser --user flask-annex -- cat {found}").rc != 0
+            assert machine.output(f"stat --file-system --format=%T {found}") in ("ramfs", "tmpfs")
+            waiting = machine.output("pgrep --full --oldest 'systemd-run .*flask-annex.build'")
+            machine.output(f"kill -KILL $(ps -o ppid= {waiting})")
+            run.communicate()
+            assert run.returncode != 0
+    finally:
+        machine.output(f"rm -rf {mirror} && mv {mirror}.away {mirror} && mv {authorized}.away {authorized}")
+        machine.output("usermod --shell /usr/bin/git-shell git")
+    machine.deploy(*PARTS, **annex(), flask_app_rebuild=True)
+    assert "flask-annex" not in machine.output("ls /run/credentials; pgrep --list-full --euid flaskfleet-fetch || true")
+
+
 def test_a_server_that_shows_another_key_gets_nothing(machine, strange_key):
     known = f"{machine.address} {' '.join((strange_key.parent / 'key.pub').read_text().split()[:2])}\n"
     said = failure(machine, repository_known_hosts=known)
