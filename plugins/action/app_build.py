@@ -25,8 +25,11 @@ class ActionModule(ActionBase):
         except PlanError as error:
             raise AnsibleActionFail("\n".join(error.errors)) from None
         wanted = {str(app["name"]): (secrets[app["name"]]["repository"], str(app["version"])) for app in apps}
-        pins = pin_all(list(wanted.values()))
-        sources = {name: {"url": pair[0], "commit": pins[pair]} for name, pair in wanted.items()}
+        access = {name: secrets[name]["access"] for name in wanted}
+        pins = pin_all(list(wanted.values()), {pair: access[name] for name, pair in wanted.items() if access[name]})
+        sources = {
+            name: {"url": pair[0], "commit": pins[pair], "access": access[name]} for name, pair in wanted.items()
+        }
         with heartbeat(self._display, f"{task_vars['inventory_hostname']}: still building"):
             return self._execute_module(
                 module_name="flaskfleet.deploy.app_build",

@@ -34,10 +34,34 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host imp
     write_file,
 )
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import run, stop
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.step_error import BuildError
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.step_error import BuildError, of_command
 
 ACCOUNT_COMMENT = "Runs Flask apps"  # as in the role's template app.sysusers.conf.j2; tells our accounts from others
 ORPHAN_AGE = 3600  # seconds
+# https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
+POINTER, LONGEST_POINTER = b"version https://git-lfs.github.com/spec/v1\n", 1024
+# The folder of a build with what the commit has in the places of shared folders. While the build's commands run it is
+# what these folders lead to, since the app's data are nothing that a build may depend on.
+SEEDS = ".shared_paths"
+SHARE = "share folders"  # the step
+NO_FOLDER = 11
+# Run as the app's account: the data are its own, and root must not follow what it may have put there. A folder appears
+# whole or not at all.
+FILL = f"""
+umask 077
+seeds=$1 shared=$2
+shift 2
+for path; do
+    to=$shared/$path
+    [ ! -d "$to" ] || continue
+    [ ! -e "$to" ] || {{ echo "$to is no folder"; exit {NO_FOLDER}; }}
+    mkdir -p "$(dirname "$to")"
+    rm -rf "$to.new"
+    cp -a --no-preserve=ownership "$seeds/$path" "$to.new"
+    chmod -R u+rwX,go= "$to.new"
+    mv -T "$to.new" "$to"
+done
+"""
 
 
 class Builder:
@@ -86,36 +110,40 @@ class Builder:
         """The app's Mirror."""
         return Mirror(app, build_unit(app), self.hidden)
 
-    def build(self, app, url, commit):
+    def build(self, app, url, commit, access=None):
         """Make one build, unless the commit turns out to be built. A failed one leaves nothing behind.
 
+        :param access: as Mirror.fetch takes it
         :return: {commit, build, subject, built}
         :raises BuildError: with the step and its output
         """
         stop(build_unit(app))
         try:
-            return self._build(app, url, commit)
+            return self._build(app, url, commit, access)
         except BuildError as error:
             if error.step not in (FETCH, CHECK_OUT) or self.mirror(app).is_whole(contents=error.step == CHECK_OUT):
                 raise
             self.mirror(app).remove()
-            return self._build(app, url, commit)
+            return self._build(app, url, commit, access)
 
-    def _build(self, app, url, commit):
+    def _build(self, app, url, commit, access):
         owner = account(app)
         mirror = self.mirror(app)
         if commit is None:
-            commit, _subject = mirror.fetch(url, None)
+            commit, _subject = mirror.fetch(url, None, access=access)
         stamps = self.stamps(app)
         found = self.find(app, commit)
         if found:
+            self.share(app, found.name)
             return {"commit": commit, "build": found.name, "subject": stamps[found.name]["subject"], "built": False}
         name = unused_name(build_stem(app, commit), stamps)
         directory = os.path.join(app["paths"]["builds"], name)
         remove_build(directory)
         try:
-            _commit, subject = mirror.fetch(url, commit, directory)
+            _commit, subject = mirror.fetch(url, commit, directory, access)
+            refuse_pointers(directory)
             check_path(app, commit, directory)
+            link_shared(app, directory)
             made = self.dependencies.shared(app, directory, build_unit(app))
             give(directory, owner.pw_uid, owner.pw_gid)
             self.dependencies.install(app, directory, build_unit(app), made)
@@ -123,6 +151,8 @@ class Builder:
                 give(directory, owner.pw_uid, owner.pw_gid)
                 self._run_commands(app, directory)
             give(directory, 0, owner.pw_gid)
+            let_group_read(os.path.join(directory, SEEDS))
+            self.share(app, name)
             folders = static_folders(app)
             publish(directory, folders)
             created = time_after(stamp["created"] for stamp in stamps.values())
@@ -153,6 +183,32 @@ class Builder:
             write_file(stamp_path(directory), json.dumps(stamp, indent=2) + "\n")
         return bool(missing)
 
+    def share(self, app, name, check_mode=False):
+        """Make the shared folders that the app's data do not have, filled from a build. Returns whether any lacked.
+
+        :raises BuildError: something else is in the place of one
+        """
+        missing = [path for path in app["shared_paths"] if not os.path.isdir(os.path.join(shared_folder(app), path))]
+        if not missing or check_mode:
+            return bool(missing)
+        seeds = os.path.join(app["paths"]["builds"], name, SEEDS)
+        try:
+            run(
+                ["/bin/sh", "-euc", FILL, "sh", seeds, shared_folder(app), *missing],
+                unit=build_unit(app),
+                user=app["user"],
+                hidden=[*self.hidden, CACHE_ROOT],
+                readable=[seeds],
+                writable=[app["paths"]["data"]],
+                network=False,
+                merged=True,
+            )
+        except CommandFailed as error:
+            if error.status == NO_FOLDER:
+                raise BuildError(SHARE, f"shared_paths: {error.output[-1]}; move it away") from error
+            raise of_command(SHARE, "shared_paths: the app's account could not make them", error) from error
+        return True
+
     def _run_commands(self, app, directory):
         """The app's build commands. They see what is the same in every build of this name: no secret, no setting of one
         host or release, and no network.
@@ -162,6 +218,9 @@ class Builder:
             "FLASK_APP": app["entrypoint"],
             "FLASK_DEBUG": "0",
         }
+        writable = [directory]
+        if app["shared_paths"]:
+            writable.append(f"{os.path.join(directory, SEEDS)}:{shared_folder(app)}")
         for command in app["build_commands"]:
             try:
                 run(
@@ -169,7 +228,7 @@ class Builder:
                     unit=build_unit(app),
                     user=app["user"],
                     hidden=[*self.hidden, CACHE_ROOT],
-                    writable=[directory],
+                    writable=writable,
                     environment=environment,
                     directory=os.path.join(directory, app["path"]),
                     limit=app["command_timeout"],
@@ -186,7 +245,7 @@ class Builder:
     def build_all(self, work, jobs=0):
         """Build several apps side by side.
 
-        :param work: list of (app, url, commit)
+        :param work: list of what ``build`` takes
         :param jobs: how many at once; 0 is one a core
         :return: {app name: result of build, or BuildError}
         """
@@ -204,7 +263,7 @@ class Builder:
                 return BuildError("prepare", f"{type(error).__name__}: {error}")
 
         with concurrent.futures.ThreadPoolExecutor(jobs or len(os.sched_getaffinity(0))) as pool:
-            return dict(zip([app["name"] for app, url, commit in work], pool.map(one, work)))
+            return dict(zip([item[0]["name"] for item in work], pool.map(one, work)))
 
     def halves(self, app):
         """Names of what is in the place of builds and is no whole one: of a build that runs, or was killed."""
@@ -282,6 +341,65 @@ def check_path(app, commit, directory):
     inside = os.path.commonpath([os.path.realpath(source), top]) == top
     if not os.path.isdir(source) or not inside:
         raise BuildError(CHECK_OUT, f"path: the repository has no folder {app['path']!r} at {commit[:8]}")
+
+
+def refuse_pointers(directory):
+    """
+    :raises BuildError: a file of the checkout is what Git LFS keeps in the place of a large one
+    """
+    for parent, _directories, files in os.walk(directory):
+        for name in files:
+            path = os.path.join(parent, name)
+            status = os.lstat(path)
+            if not stat.S_ISREG(status.st_mode) or not len(POINTER) < status.st_size < LONGEST_POINTER:
+                continue
+            with open(path, "rb") as stream:
+                if stream.read(len(POINTER)) == POINTER:
+                    what = "is a pointer to a file in Git LFS, which is not supported; have the file itself in git"
+                    raise BuildError(CHECK_OUT, f"{os.path.relpath(path, directory)!r} {what}")
+
+
+def shared_folder(app):
+    """The folder of the app's data with its shared folders."""
+    return os.path.join(app["paths"]["data"], "shared")
+
+
+def link_shared(app, directory):
+    """Put links in the places of shared folders, and what the commit has there aside, to fill them from.
+
+    Nothing of the app has run yet, so links are only where the commit has them.
+
+    :raises BuildError: the commit has something else there
+    """
+    if not app["shared_paths"]:
+        return
+    seeds = os.path.join(directory, SEEDS)
+    if os.path.lexists(seeds):
+        raise BuildError(CHECK_OUT, f"shared_paths: the repository has a {SEEDS!r}, which is the builds' own")
+    source = os.path.realpath(os.path.join(directory, app["path"]))
+    for path in app["shared_paths"]:
+        parts = path.split("/")
+        for way in (os.path.join(source, *parts[:count]) for count in range(1, len(parts) + 1)):
+            if os.path.islink(way) or (os.path.lexists(way) and not os.path.isdir(way)):
+                what = "a link" if os.path.islink(way) else "a file"
+                problem = f"{path!r} must be a folder, and {os.path.relpath(way, source)!r} is {what} in the repository"
+                raise BuildError(CHECK_OUT, f"shared_paths: {problem}")
+        place, seed = os.path.join(source, path), os.path.join(seeds, path)
+        os.makedirs(os.path.dirname(seed), exist_ok=True)
+        if os.path.isdir(place):
+            os.rename(place, seed)
+        else:
+            os.mkdir(seed)
+            os.makedirs(os.path.dirname(place), exist_ok=True)
+        os.symlink(os.path.join(shared_folder(app), path), place)
+
+
+def let_group_read(folder):
+    """Let the app, in whose group a build is, read all of a folder that its commands may have written to."""
+    for parent, directories, files in os.walk(folder):
+        for path in (parent, *(os.path.join(parent, name) for name in (*directories, *files))):
+            if not os.path.islink(path):
+                _change_mode(path, add=0o050 if os.path.isdir(path) else 0o040)
 
 
 def static_folders(app):

@@ -41,11 +41,13 @@ UV_HASHES = (
     "d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19",
     "ecb6028d79dc96fbeafffe5c8af62a7099487ebc05a701e76714eebcffd06375",
 )
+PROJECT = "."  # in the place of a requirements file: the app's folder is a package itself
 LONGEST = 1_000_000  # bytes of a requirements file that is looked into
 # In a requirements file, but for hashes: options, which may name other files, and packages from elsewhere than an index
 _BEYOND_INDEXES = re.compile(r"^\s*(?:-(?!-hash=)|[./]|\w+(?:\+\w+)?:)|--(?!hash=)|@|file:", re.MULTILINE)
 # In a pyproject.toml: what only a build can tell, and likewise
 _BEYOND_TEXT = re.compile(r"\bdynamic\b|\s@\s|file:")
+_BUILD_SYSTEM = re.compile(r"^\s*\[build-system\]", re.MULTILINE)
 
 
 class Dependencies:
@@ -195,6 +197,8 @@ class Dependencies:
         requirements = find_requirements(app, source, installer)
         packages = wanted_packages(app)
         python = app["python"]["executable"]
+        if requirements == "pyproject.toml" and is_package(source):
+            requirements = PROJECT
         if installer == "pip":
             script = pip_script(python, environment, requirements, packages)
         else:
@@ -254,6 +258,14 @@ def find_requirements(app, source, installer):
     return None
 
 
+def is_package(source):
+    """Whether an app's folder is a package by its pyproject.toml, as uv sees it: with a build system. It is installed
+    then, and so its console scripts are; from where it lies, so that nothing of the folder is missing.
+    """
+    with open(os.path.join(source, "pyproject.toml"), encoding="utf-8", errors="replace") as stream:
+        return _BUILD_SYSTEM.search(stream.read(LONGEST)) is not None
+
+
 def wanted_packages(app):
     """What goes in beside the app's own dependencies. A bare server name fits whatever version the app pins."""
     return [*app["extra_packages"], app["server"]["kind"]]
@@ -276,7 +288,7 @@ def plain_text(source, requirements, packages):
     with open(path, encoding="utf-8", errors="replace") as stream:
         text = stream.read()
     if requirements.endswith(".toml"):
-        beyond = _BEYOND_TEXT.search(text)
+        beyond = _BEYOND_TEXT.search(text) or _BUILD_SYSTEM.search(text)
     else:
         beyond = _BEYOND_INDEXES.search(re.sub(r"(^|\s)#.*", "", text))
     return None if beyond else text + beside
@@ -294,7 +306,8 @@ def lock_path(environment):
 def pip_script(python, environment, requirements, packages):
     """The shell commands that make an environment with pip, with the lock of what was installed left in it."""
     pip = [os.path.join(environment, "bin", "python"), "-m", "pip", "--quiet"]
-    sources = {None: [], "pyproject.toml": ["."]}.get(requirements, ["--requirement", requirements])
+    sources = {None: [], "pyproject.toml": ["."], PROJECT: ["--editable", "."]}
+    sources = sources.get(requirements, ["--requirement", requirements])
     return "\n".join(
         (
             shell_quote([python, "-m", "venv", environment]),
@@ -312,6 +325,8 @@ def uv_script(uv, python, environment, requirements, packages, wheels_alone=Fals
     if requirements == "uv.lock":
         lines.append(shell_quote([uv, "sync", "--quiet", "--locked", "--no-dev", "--python", python]))
         sources = []
+    elif requirements == PROJECT:
+        sources = ["--editable", "."]
     else:
         sources = ["--requirement", requirements] if requirements else []
     lines.append(shell_quote([uv, "pip", "install", "--quiet", *into, *wheels, *sources, *packages]))

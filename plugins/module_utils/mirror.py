@@ -6,12 +6,19 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import pwd
 import shutil
 
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import CommandFailed, write_file
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.remote import REMOTE, git_configuration
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import CommandFailed
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.remote import (
+    REMOTE,
+    git_configuration,
+    ssh_command,
+    ssh_server,
+    submodule_url,
+)
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import run
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.step_error import BuildError, of_command
 
@@ -23,7 +30,7 @@ ANSWER_LIMIT = 30  # seconds for a repository to answer at all; git's own protoc
 SETTINGS = {"core.hooksPath": "/dev/null", "protocol.ext.allow": "never", "gc.auto": "0"}
 ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
-    "GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=15",
+    "GIT_SSH_COMMAND": ssh_command(),
     "GIT_HTTP_LOW_SPEED_LIMIT": "1000",  # bytes a second, for
     "GIT_HTTP_LOW_SPEED_TIME": "60",  # seconds
     "GIT_INDEX_FILE": "/tmp/index",  # the one file that a checkout needs beside the mirror
@@ -51,8 +58,34 @@ if ! known; then
     fi
 fi
 git log -1 --format='%H %s' "$commit" || exit
-[ -z "$directory" ] || git --work-tree="$directory" checkout --quiet --force "$commit" -- . || exit {NOT_CHECKED_OUT}
+[ -n "$directory" ] || exit 0
 """
+# The rest of it, and what tells of submodules.
+CHECKOUT = f"""
+git --work-tree="$directory" checkout --quiet --force "$commit" -- . || exit {NOT_CHECKED_OUT}
+if git cat-file -e "$commit:.gitmodules" 2> /dev/null; then
+    git ls-tree -r -z "$commit" | grep -z ^160000
+    git config --blob "$commit:.gitmodules" -z --get-regexp '^submodule[.].*[.](path|url|update)$'
+fi
+exit 0
+"""
+# A submodule's commit goes into the mirror of the repository that has it, below refs of its own.
+SUBMODULE_SCRIPT = """
+remote=$1 commit=$2 directory=$4 refs=refs/submodules/$3
+known() { git cat-file -e "$commit^{commit}" 2> /dev/null; }
+if ! known; then
+    git fetch --quiet --prune --force "$remote" "+refs/heads/*:$refs/heads/*" "+refs/tags/*:$refs/tags/*" || exit
+    known || git fetch --quiet "$remote" "$commit" || exit
+fi
+"""
+# Of git's output, and what people can do about it.
+HINTS = {
+    "Host key verification failed": "`repository_known_hosts` must have the key of that host",
+    "Permission denied (publickey": "`repository_key` must be a key that may read it",
+    "could not read Username": "a private repository wants a token in `repository`, or `repository_key` with ssh",
+    "cannot run ssh": "the host has no ssh; `system_packages` may install one",
+}
+SUBMODULES = 200  # as many as an app may have, those of submodules included
 
 
 class Mirror:
@@ -68,47 +101,87 @@ class Mirror:
         self.unit = unit
         self.hidden = hidden
 
-    def fetch(self, url, commit, directory=""):
+    def fetch(self, url, commit, directory="", access=None):
         """Have a commit in the mirror.
 
         :param commit: its full name; None when only the repository can tell
-        :param directory: an empty one that the commit is checked out into; empty for none
+        :param directory: one that is made and that the commit is checked out into, with its submodules; empty for none
+        :param access: {"key", "known_hosts"} to reach it by ssh, as texts; empty or missing where they are not needed
         :return: full name of the commit, first line of its message
         :raises BuildError: with git's own words
         """
         fetcher = pwd.getpwnam(FETCH_USER)
-        self._prepare(url, fetcher)
+        self._prepare(fetcher)
         if directory:
             os.mkdir(directory, 0o750)
             os.chown(directory, fetcher.pw_uid, fetcher.pw_gid)
-        command = ["/bin/sh", "-uc", SCRIPT, "sh", REMOTE, commit or "", self.app["version"], directory]
+        words = [SCRIPT + CHECKOUT, "sh", REMOTE, commit or "", self.app["version"], directory]
         try:
-            told = self._run(command, [self.path, *([directory] if directory else [])], directory or "/")
+            told = self._ask(url, words, directory, access)
         except CommandFailed as error:
             raise self._error(error, commit) from error
-        name, _space, subject = told.strip().partition(" ")
+        line, _newline, rest = told.partition("\n")
+        name, _space, subject = line.partition(" ")
+        left = SUBMODULES
+        pending = [(directory, url, rest)]
+        while pending:
+            folder, parent, rest = pending.pop()
+            for submodule in submodules(rest):
+                left -= 1
+                if left < 0:
+                    raise BuildError(FETCH, f"the repository has more than {SUBMODULES} submodules")
+                pending.append(self._fetch_submodule(directory, folder, parent, submodule, url, access))
         return name, subject
 
-    def _prepare(self, url, fetcher):
+    def _fetch_submodule(self, top, folder, parent, submodule, url, access):
+        """Check a submodule out.
+
+        :param top: the folder of the build
+        :param folder: where the repository is that has it
+        :param parent: the URL of that
+        :param submodule: (path, URL, commit)
+        :param url: of the app's repository, whose server alone gets the app's key
+        :return: its folder, its URL, and what tells of its own submodules
+        """
+        path, given, commit = submodule
+        place = os.path.join(folder, path)
+        shown = os.path.relpath(place, top)
+        try:
+            source = submodule_url(parent, given)
+        except ValueError as error:
+            raise BuildError(FETCH, f"the submodule {shown!r} can't be fetched: {error}") from error
+        key = hashlib.sha256(source.encode()).hexdigest()[:16]
+        words = [SUBMODULE_SCRIPT + CHECKOUT, "sh", REMOTE, commit, key, place]
+        try:
+            told = self._ask(source, words, top, access if ssh_server(source) == ssh_server(url) else None, url)
+        except CommandFailed as error:
+            if error.status == NOT_CHECKED_OUT:
+                message = f"git could not check out the submodule {shown!r} at {commit[:8]}"
+                raise BuildError(CHECK_OUT, message, error.output) from error
+            raise of_command(FETCH, f"git could not fetch the submodule {shown!r}{hint(error)}", error) from error
+        return place, source, told
+
+    def _ask(self, url, words, directory, access, other=""):
+        """Run a script that may fetch.
+
+        :param words: the script, its name, its arguments
+        :param directory: what it may write to beside the mirror; empty for nothing
+        :param other: another URL whose password goes to its own server, too
+        """
+        # URL and password travel in the environment, which no command line shows and no file keeps
+        settings = {**git_configuration(other), **git_configuration(url)}
+        given = {name: f"{text.strip()}\n" for name, text in (access or {}).items() if text.strip()}
+        paths = {name: f'"$CREDENTIALS_DIRECTORY/{name}"' for name in given}
+        more = {"GIT_SSH_COMMAND": ssh_command(**paths)}
+        writable = [self.path, *([directory] if directory else [])]
+        return self._run(["/bin/sh", "-uc", *words], writable, directory or "/", settings, more, given)
+
+    def _prepare(self, fetcher):
         if not os.path.isdir(self.path):
             os.mkdir(self.path, 0o700)
             os.chown(self.path, fetcher.pw_uid, fetcher.pw_gid)
         for path in glob.glob(os.path.join(glob.escape(self.path), "**", "*.lock"), recursive=True):
             os.unlink(path)  # of a git that was killed: nobody else works here
-        # the password of the URL travels in a file, not on a command line
-        lines = []
-        for key, value in git_configuration(url).items():
-            section, _dot, rest = key.partition(".")
-            subsection, _dot, name = rest.rpartition(".")
-            quoted = value.replace("\\", "\\\\").replace('"', '\\"')
-            lines.append(f'[{section} "{subsection}"]\n\t{name} = "{quoted}"\n')
-        write_file(self.remote, "".join(lines), mode=0o640)
-        os.chown(self.remote, 0, fetcher.pw_gid)
-
-    @property
-    def remote(self):
-        """The file that tells git the repository's URL."""
-        return os.path.join(self.app["paths"]["root"], "repository.conf")
 
     def _error(self, error, commit):
         version = self.app["version"]
@@ -123,7 +196,7 @@ class Mirror:
         message = f"git could not fetch {self.app['repository']}"
         if error.status == NO_ANSWER:
             return BuildError(FETCH, f"{message}: it did not answer within {ANSWER_LIMIT} s", error.output)
-        return of_command(FETCH, message, error)
+        return of_command(FETCH, message + hint(error), error)
 
     def is_whole(self, contents):
         """Whether it has all that it should have. ``contents``: look into the files of commits, too; takes long."""
@@ -151,9 +224,9 @@ class Mirror:
             return None
         return lines[:SHOWN_COMMITS] + ["… and more"] * (len(lines) > SHOWN_COMMITS)
 
-    def _run(self, command, writable, directory="/"):
-        settings = {**SETTINGS, "include.path": self.remote}
-        environment = {**ENVIRONMENT, "GIT_DIR": self.path, "GIT_CONFIG_COUNT": str(len(settings))}
+    def _run(self, command, writable, directory="/", settings=None, variables=None, credentials=None):
+        settings = {**SETTINGS, **(settings or {})}
+        environment = {**ENVIRONMENT, **(variables or {}), "GIT_DIR": self.path, "GIT_CONFIG_COUNT": str(len(settings))}
         for number, (key, value) in enumerate(settings.items()):
             environment.update({f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value})
         return run(
@@ -161,8 +234,35 @@ class Mirror:
             unit=self.unit,
             user=FETCH_USER,
             hidden=self.hidden,
-            readable=[self.app["paths"]["root"]],
             writable=writable,
             environment=environment,
+            credentials=credentials,
             directory=directory,
         )
+
+
+def submodules(told):
+    """(path, URL, commit) of the submodules of a commit, from what CHECKOUT tells. One that .gitmodules gives no
+    URL, or says to leave alone, stays an empty folder.
+    """
+    commits, settings = {}, {}
+    for entry in told.split("\0"):
+        if entry.startswith("160000 "):
+            start, _tab, path = entry.partition("\t")
+            commits[path] = start.split()[2]
+        elif "\n" in entry:
+            name, _newline, value = entry.partition("\n")
+            section, _dot, key = name.rpartition(".")
+            settings.setdefault(section, {})[key] = value
+    found = {
+        own["path"]: own["url"]
+        for own in settings.values()
+        if {"path", "url"} <= {*own} and own.get("update") != "none"
+    }
+    return [(path, found[path], commit) for path, commit in commits.items() if path in found]
+
+
+def hint(error):
+    """What to do about the failure of a git, to end a message with."""
+    text = "\n".join(error.output)
+    return next((f"; {what}" for said, what in HINTS.items() if said in text), "")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 
 
@@ -13,6 +14,42 @@ def unexpected(error):
     if isinstance(error, OSError) and error.strerror:
         return f"{type(error).__name__}: {error.strerror}" + (f": {error.filename}" if error.filename else "")
     return type(error).__name__
+
+
+# What Python says when a file can't be opened or made, and what others say
+_REFUSED = re.compile(r"\[Errno (?P<number>13|30)\] [^:\n]*: '(?P<path>[^'\n]+)'")
+_READ_ONLY = re.compile("read-only file system|attempt to write a readonly database", re.IGNORECASE)
+
+
+def sharing_hint(lines, directory, path):
+    """What to do about an app that was refused to write into its own code, to end a message with; empty when its output
+    does not tell of that.
+
+    :param lines: what it wrote
+    :param directory: the app's folder on the host
+    :param path: the app's folder in its build, where its processes run
+    """
+    general = ""
+    for line in reversed(lines):
+        found = _REFUSED.search(line)
+        if found:
+            place = re.sub(
+                rf"^{re.escape(directory)}/(?:(?:releases/[^/]+|current)/build|builds/[^/]+)/", "", found["path"]
+            )
+            place = posixpath.normpath(place)
+            if path != "." and place.startswith(f"{path}/"):
+                place = place[len(path) + 1 :]
+            if not place.startswith(("/", "..")):
+                folder = posixpath.dirname(place) if posixpath.splitext(place)[1] else place
+                if not folder:
+                    return (
+                        f"; the app may not write {place!r} into its own code: have it write below HOME, or into a"
+                        " folder that `shared_paths` names"
+                    )
+                return f"; the app may not write into its own code: `shared_paths: [{folder}]` gives it that folder"
+        if (found and found["number"] == "30") or (not found and _READ_ONLY.search(line)):
+            general = "; an app may write below HOME and into the folders that `shared_paths` names, and nowhere else"
+    return general
 
 
 def failure(app, step, message, output, command="", status=None):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -76,6 +77,7 @@ def run(
     readable=(),
     hidden=(),
     environment=None,
+    credentials=None,
     directory="/",
     limit=LIMIT,
     network=True,
@@ -88,6 +90,8 @@ def run(
     :param readable: paths below a hidden one that it may see after all
     :param hidden: directories that appear empty
     :param environment: dict; it travels in a file, since everybody can read a command line and a unit's properties
+    :param credentials: {name: text} of files in the folder $CREDENTIALS_DIRECTORY, which only it can read; they lie in
+        memory and go with it
     :param limit: seconds until it is ended
     :param network: whether it reaches one
     :param merged: whether stderr is part of what it returns, as it comes
@@ -98,12 +102,23 @@ def run(
     properties += [f"BindReadOnlyPaths={path}" for path in readable]
     properties += [f"BindPaths={path}" for path in writable]
     properties += [] if network else ["PrivateNetwork=yes"]
-    # A file without a name, which goes with this process, however that ends. Only root may look into its descriptors.
+    with contextlib.ExitStack() as files:
+        variables = render_environment({"HOME": "/tmp", **(environment or {})})
+        properties.append(f"EnvironmentFile={files.enter_context(_nameless_file(variables))}")
+        for name, text in (credentials or {}).items():
+            properties.append(f"LoadCredential={name}:{files.enter_context(_nameless_file(text))}")
+        return run_unit(unit, properties, command, limit, merged)
+
+
+@contextlib.contextmanager
+def _nameless_file(text):
+    """The path of a file without a name, which goes with this process, however that ends. Only root may look into its
+    descriptors.
+    """
     with tempfile.TemporaryFile("w", dir="/run", encoding="utf-8") as stream:
-        stream.write(render_environment({"HOME": "/tmp", **(environment or {})}))
+        stream.write(text)
         stream.flush()
-        path = f"/proc/{os.getpid()}/fd/{stream.fileno()}"
-        return run_unit(unit, [*properties, f"EnvironmentFile={path}"], command, limit, merged)
+        yield f"/proc/{os.getpid()}/fd/{stream.fileno()}"
 
 
 def stop(unit):

@@ -118,6 +118,7 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import (
     changes,
     failure,
     release_line,
+    sharing_hint,
     unexpected,
 )
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import parse_environment
@@ -190,7 +191,7 @@ class Run:
             each.await_verdict()
         for each in activations:
             if each.error is not None:
-                self.fail(each.host.name, each.error)
+                self.fail(each.host.name, each.error, each.recipe.get("path", "."))
             if each.error is None or each.seconds is not None:
                 self.report(each, found.findings.get(each.host.name, ()))
         self.result["changed"] = self.result["changed"] or bool(standing) or any(each.touched for each in needed)
@@ -207,9 +208,10 @@ class Run:
         self.result["apps"][name] = entry
         self.result["summary"].append(release_line(name, entry))
 
-    def fail(self, name, error):
+    def fail(self, name, error, path="."):
         output = [scrub(line, self.secrets) for line in error.output]
-        message = scrub(str(error), self.secrets)
+        hint = sharing_hint(output, f"{self.settings['root']}/{name}", path)
+        message = scrub(str(error), self.secrets) + hint
         command = scrub(error.command, self.secrets)
         self.result["errors"].append(failure(name, error.step, message, output, command, error.status))
 

@@ -38,7 +38,7 @@ options:
     type: dict
     required: true
   payload:
-    description: Set by the action plugin; the repositories' URLs and commits, encoded.
+    description: Set by the action plugin; the repositories' URLs, keys and commits, encoded.
     type: str
     default: ""
 notes:
@@ -138,6 +138,7 @@ def run(module):
                     build.mend()
             try:
                 result["changed"] |= builder.publish(app, build.name, module.check_mode)
+                result["changed"] |= builder.share(app, build.name, module.check_mode)
             except BuildError as error:
                 result["errors"].append(failure(app["name"], error.step, str(error), error.output))
                 continue
@@ -147,7 +148,7 @@ def run(module):
             build = commit and unused_name(build_stem(app, commit), builder.stamps(app))
             result["apps"][app["name"]] = {"commit": commit, "build": build, "subject": None, "built": True}
         else:
-            work.append((app, source["url"], commit))
+            work.append((app, source["url"], commit, source["access"]))
     for name, build in builder.damaged.items():
         module.warn(f"{name}: in the build {build.name}, {build.damage} is not as it was made: it is built anew")
     tidy(module, builder, plan["apps"], result)
@@ -158,7 +159,7 @@ def run(module):
     with lock(builder.root, module.params["lock_timeout"], BUILDS):  # not the one of releases: a rollback can't wait
         builder.dependencies.prepare()
         outcomes = builder.build_all(work, plan["settings"]["build_jobs"])
-        for app, _url, _commit in work:
+        for app, _url, _commit, _access in work:
             outcome = outcomes[app["name"]]
             if isinstance(outcome, BuildError):
                 told = (str(outcome), outcome.output, outcome.command, outcome.status)

@@ -82,6 +82,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.activation import secrets_in
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.payload import scrub
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import App, CommandFailed, apps_on_host
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import sharing_hint
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import parse_environment
 
 
@@ -118,7 +119,8 @@ def main():
     except CommandFailed as error:
         output = scrub("\n".join(error.output), secrets)
         result.update(rc=error.status, stdout=output)
-        module.fail_json(msg=f"{app.name}: `{command}` {error}\n{output}", **result)
+        hint = sharing_hint(output.splitlines(), app.directory, app.release(name).get("path", "."))
+        module.fail_json(msg=f"{app.name}: `{command}` {error}{hint}\n{output}", **result)
     except Exception as error:  # a traceback would print values
         module.fail_json(msg=f"app_command failed: {type(error).__name__}")
     module.exit_json(**result, stdout=scrub(output, secrets).rstrip("\n"))

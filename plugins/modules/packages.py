@@ -34,6 +34,25 @@ options:
     type: list
     elements: str
     required: true
+  interpreters:
+    description:
+      - Versions of Python of which a host must have the executable, each with C(version) and the C(apps) that ask for
+        it. The distribution's packages of those it does not have are installed like O(names).
+      - When the distribution ships none of a version, the module fails and names those that the host can have. In check
+        mode it goes by the package lists that are there.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      version:
+        description: Such as C(3.12).
+        type: str
+        required: true
+      apps:
+        description: Names of apps.
+        type: list
+        elements: str
+        required: true
   sources:
     description: Names of packages that bring the repositories of others, such as C(epel-release). When one of O(names)
       is missing, they are installed before.
@@ -52,7 +71,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 missing:
-  description: The packages that were not installed, in the order in which they were named.
+  description: The packages that were not installed, in the order in which they were named, then those of interpreters.
   returned: always
   type: list
   elements: str
@@ -64,12 +83,14 @@ missing_sources:
   elements: str
 """
 
+import glob
 import os
 import re
 
 from ansible.module_utils.basic import AnsibleModule
 
 DPKG_STATUS = "/var/lib/dpkg/status"
+EXECUTABLES = "/usr/bin/python3.*"
 
 
 def installed_by_dpkg(names):
@@ -86,11 +107,61 @@ def installed_by_rpm(module, names):
     return set(names).intersection(module.run_command(command)[1].splitlines())
 
 
+def shipped_pythons(module):
+    """The versions of Python that the distribution's package lists have beside what is installed; None when there are
+    no lists.
+    """
+    if os.path.exists(DPKG_STATUS):
+        known = not module.check_mode and module.run_command(["apt-get", "--quiet", "update"])[0] == 0
+        output = module.run_command(["apt-cache", "search", "--names-only", r"^python3\.[0-9]+$"])[1]
+        found = re.findall(r"^python(3\.[0-9]+) - ", output, re.MULTILINE)
+    else:
+        cached = ["--cacheonly"] if module.check_mode else []
+        command = ["dnf", "--quiet", *cached, "list", "--available", "python3.*"]
+        status, output, error = module.run_command(command, environ_update={"LC_ALL": "C.UTF-8"})
+        # also when nothing matches
+        known = not module.check_mode and (status == 0 or "No matching" in error)
+        found = re.findall(r"^python(3\.[0-9]+)\.\w+\s", output, re.MULTILINE)
+    return set(found) if found or known else None
+
+
+def missing_interpreters(module):
+    """The packages of the interpreters that the host does not have. Fails when it can't have one."""
+    present = {path.rpartition("python")[2] for path in glob.glob(EXECUTABLES) if os.access(path, os.X_OK)}
+    wanted = [each for each in module.params["interpreters"] if each["version"] not in present]
+    shipped = shipped_pythons(module) if wanted else None
+    if shipped is not None:
+        possible = sorted(
+            (each for each in present | shipped if re.fullmatch("3[.][0-9]+", each)), key=lambda each: int(each[2:])
+        )
+        problems = [
+            f"{app}: `python` can't be {each['version']} on this host, whose distribution does not ship it;"
+            f" it can be {', '.join(possible)}"
+            for each in wanted
+            if each["version"] not in shipped
+            for app in each["apps"]
+        ]
+        if problems:
+            module.fail_json(msg="\n".join(problems))
+    # Debian's have what makes virtual environments in a package of its own
+    parts = ("", "-venv") if os.path.exists(DPKG_STATUS) else ("",)
+    return [f"python{each['version']}{part}" for each in wanted for part in parts]
+
+
 def main():
     """Only the look: the action plugin of this name has the rest done."""
     module = AnsibleModule(
         argument_spec={
             "names": {"type": "list", "elements": "str", "required": True},
+            "interpreters": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "version": {"type": "str", "required": True},
+                    "apps": {"type": "list", "elements": "str", "required": True},
+                },
+            },
             "sources": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
@@ -100,7 +171,7 @@ def main():
     installed = installed_by_dpkg(both) if os.path.exists(DPKG_STATUS) else installed_by_rpm(module, both)
     module.exit_json(
         changed=False,
-        missing=[name for name in names if name not in installed],
+        missing=[name for name in names if name not in installed] + missing_interpreters(module),
         missing_sources=[name for name in sources if name not in installed],
     )
 

@@ -51,6 +51,10 @@ options:
       selinux_module:
         description: File of a module of SELinux's policy. No C(selinux_files) are returned when not given.
         type: str
+      ssh_packages:
+        description: OS packages that a host needs to reach a repository by ssh.
+        type: list
+        elements: str
       renewal_timer:
         description: Unit of systemd that renews certificates by certbot.
         type: str
@@ -325,6 +329,11 @@ packages:
   returned: success
   type: list
   elements: str
+interpreters:
+  description: Versions of Python that apps ask for, as M(flaskfleet.deploy.packages) takes them.
+  returned: success
+  type: list
+  elements: dict
 declared:
   description: Names of all apps of the list, those that are not selected included.
   returned: success

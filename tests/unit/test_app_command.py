@@ -51,6 +51,11 @@ def test_a_command_that_fails(execute):
     result, _ran = execute(CommandFailed(3, ["hello", "of two lines"]))
     assert result["failed"] and result["rc"] == 3
     assert result["msg"] == "hello: `flask tell` exited with status 3\nhello\n********"
+    failure = CommandFailed(1, ["OSError: [Errno 30] Read-only file system: 'logs'"])
+    assert (
+        "`flask tell` exited with status 1; the app may not write into its own code: `shared_paths: [logs]`"
+        in (execute(failure)[0]["msg"])
+    )
     assert execute(CommandFailed(None, [], "was ended after 42 s"))[0]["rc"] is None
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import stat
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -52,8 +53,8 @@ class Sandbox:
     def mirror(self, app, unit, hidden):
         return SimpleNamespace(fetch=self.fetch, is_whole=self.is_whole, remove=self.remove)
 
-    def fetch(self, url, commit, directory=""):
-        self.step("fetch", url, commit, directory)
+    def fetch(self, url, commit, directory="", access=None):
+        self.step("fetch", url, commit, directory, *([access] if access else []))
         if directory:
             os.mkdir(directory, 0o750)
             self.checkout(Path(directory))
@@ -482,3 +483,155 @@ def test_accounts_that_are_not_the_apps(monkeypatch, own_user, comment, uid, ref
             builds.account(app)
     else:
         assert builds.account(app) is accounts["flask-hello"]
+
+
+@pytest.mark.parametrize("size, refused", [(130, True), (1024, False)])
+def test_a_pointer_of_git_lfs_is_refused(app, builder, planned, sandbox, size, refused):
+    def checkout(directory):
+        (directory / "static").mkdir()
+        pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+        (directory / "static" / "logo.png").write_bytes(pointer.ljust(size, b"0"))
+        (directory / "link").symlink_to("static/logo.png")
+
+    sandbox.checkout = checkout
+    if not refused:
+        assert builder.build(planned, URL, COMMIT)["built"] is True
+        return
+    with pytest.raises(BuildError) as caught:
+        builder.build(planned, URL, COMMIT)
+    what = "is a pointer to a file in Git LFS, which is not supported; have the file itself in git"
+    assert (caught.value.step, str(caught.value)) == ("check the code out", f"'static/logo.png' {what}")
+    assert os.listdir(app.builds_directory) == []
+
+
+def test_what_reaches_the_repository_is_passed_on(builder, planned, sandbox):
+    access = {"key": "a key", "known_hosts": "hosts"}
+    assert builder.build_all([(planned, URL, None, access)])["hello"]["built"] is True
+    assert [step[-1] for step in sandbox.steps if step[0] == "fetch"] == [access] * 2
+
+
+# --- shared folders --------------------------------------------------------------------------------------------------
+
+
+def shared(planned, tmp_path, *paths, **more):
+    """The app with shared folders, and with data in a folder of the test."""
+    return {
+        **planned,
+        "shared_paths": list(paths),
+        "paths": {**planned["paths"], "data": str(tmp_path / "data")},
+        **more,
+    }
+
+
+@pytest.fixture
+def filling(sandbox, monkeypatch):
+    """Have what fills shared folders happen; build commands are recorded as ever."""
+
+    def run(command, **options):
+        if builds.FILL not in command:
+            return sandbox.run(command, **options)
+        sandbox.steps.append(("fill", *command[4:]))
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise CommandFailed(result.returncode, (result.stdout + result.stderr).splitlines())
+        return result.stdout
+
+    monkeypatch.setattr(builds, "run", run)
+
+
+def uploads(directory):
+    (directory / "src" / "uploads").mkdir(parents=True)
+    (directory / "src" / "uploads" / "first.txt").write_text("of the commit")
+
+
+def test_shared_folders_are_links_and_first_filled_from_the_commit(builder, planned, sandbox, filling, tmp_path):
+    sandbox.checkout = uploads
+    wanted = shared(planned, tmp_path, "uploads", "var/log", path="src")
+    build = Path(planned["paths"]["builds"], builder.build(wanted, URL, COMMIT)["build"])
+    data = tmp_path / "data" / "shared"
+    for path in ("uploads", "var/log"):
+        assert (build / "src" / path).readlink() == data / path
+        assert stat.S_IMODE((data / path).stat().st_mode) == 0o700
+    assert (build / "src/uploads/first.txt").read_text() == "of the commit"
+    assert sandbox.names.index("fetch") < sandbox.names.index("install") < sandbox.names.index("fill")
+    assert builder.find(wanted, COMMIT).name == build.name, "what the app writes there is no damage"
+    assert not builder.share(wanted, build.name) and sandbox.names.count("fill") == 1
+
+
+def test_later_builds_leave_shared_folders_as_they_are(builder, planned, sandbox, filling, tmp_path):
+    sandbox.checkout = uploads
+    wanted = shared(planned, tmp_path, "uploads", path="src")
+    name = builder.build(wanted, URL, COMMIT)["build"]
+    first = tmp_path / "data/shared/uploads/first.txt"
+    first.write_text("of the app")
+    builder.settings["rebuild"] = True
+    assert builder.build(wanted, URL, COMMIT)["build"] != name
+    assert first.read_text() == "of the app"
+    first.unlink()
+    assert not builder.share(wanted, name), "an empty folder is one"
+    first.parent.rmdir()
+    assert builder.share(wanted, name, check_mode=True) and not first.exists()
+    assert builder.share(wanted, name) and first.read_text() == "of the commit"
+
+
+def test_half_a_copy_of_a_killed_run_is_made_anew(builder, planned, sandbox, filling, tmp_path):
+    sandbox.checkout = uploads
+    half = tmp_path / "data/shared/uploads.new/half.txt"
+    half.parent.mkdir(parents=True)
+    half.write_text("")
+    builder.build(shared(planned, tmp_path, "uploads", path="src"), URL, COMMIT)
+    assert os.listdir(tmp_path / "data/shared") == ["uploads"]
+    assert os.listdir(tmp_path / "data/shared/uploads") == ["first.txt"]
+
+
+def test_a_file_in_the_place_of_a_shared_folder_on_the_host(app, builder, planned, filling, tmp_path):
+    place = tmp_path / "data/shared/uploads"
+    place.parent.mkdir(parents=True)
+    place.write_text("")
+    with pytest.raises(BuildError, match=f"^shared_paths: {place} is no folder; move it away$") as caught:
+        builder.build(shared(planned, tmp_path, "uploads"), URL, COMMIT)
+    assert caught.value.step == "share folders" and os.listdir(app.builds_directory) == []
+
+
+def test_build_commands_see_the_commit_in_shared_folders(builder, planned, sandbox, tmp_path):
+    wanted = shared(planned, tmp_path, "uploads", build_commands=["make"])
+    build = Path(planned["paths"]["builds"], builder.build(wanted, URL, COMMIT)["build"])
+    options = next(options for command, options in sandbox.commands if command[-1] == "make")
+    assert options["writable"] == [str(build), f"{build}/.shared_paths:{tmp_path}/data/shared"]
+    fill = sandbox.commands[-1][1]
+    assert (fill["user"], fill["network"], fill["writable"]) == ("flask-hello", False, [str(tmp_path / "data")])
+
+
+def test_what_build_commands_write_into_shared_folders_can_be_read(tmp_path):
+    (tmp_path / "uploads").mkdir(0o700)
+    (tmp_path / "uploads" / "made").write_text("")
+    (tmp_path / "uploads" / "made").chmod(0o600)
+    (tmp_path / "link").symlink_to("uploads/made")
+    builds.let_group_read(str(tmp_path))
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "uploads", tmp_path / "uploads" / "made")]
+    assert modes == [0o750, 0o640]
+
+
+@pytest.mark.parametrize(
+    "made, message",
+    [
+        ("uploads", "'uploads/public' must be a folder, and 'uploads' is a file in the repository"),
+        ("uploads/public", "'uploads/public' must be a folder, and 'uploads/public' is a file in the repository"),
+        ("-> uploads", "'uploads/public' must be a folder, and 'uploads' is a link in the repository"),
+        (".shared_paths", "the repository has a '.shared_paths', which is the builds' own"),
+    ],
+)
+def test_what_is_no_folder_cannot_be_shared(app, builder, planned, sandbox, filling, tmp_path, made, message):
+    def checkout(directory):
+        name = made.removeprefix("-> ")
+        (directory / name).parent.mkdir(exist_ok=True)
+        if made.startswith("->"):
+            (directory / name).symlink_to("/etc")
+        else:
+            (directory / name).write_text("")
+
+    sandbox.checkout = checkout
+    with pytest.raises(BuildError) as caught:
+        builder.build(shared(planned, tmp_path, "uploads/public"), URL, COMMIT)
+    assert (caught.value.step, str(caught.value)) == ("check the code out", f"shared_paths: {message}")
+    assert os.listdir(app.builds_directory) == [] and not Path("/etc/public").exists()

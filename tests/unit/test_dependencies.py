@@ -96,6 +96,7 @@ def stubs(tmp_path):
         (None, []),
         ("requirements.txt", ["--requirement", "requirements.txt"]),
         ("pyproject.toml", ["--requirement", "pyproject.toml"]),
+        (".", ["--editable", "."]),
         ("it's a/file.txt", ["--requirement", "it's a/file.txt"]),
     ],
 )
@@ -127,7 +128,12 @@ def test_installation_of_a_lock_with_uv(stubs):
 
 @pytest.mark.parametrize(
     "requirements, sources",
-    [(None, []), ("requirements.txt", ["--requirement", "requirements.txt"]), ("pyproject.toml", ["."])],
+    [
+        (None, []),
+        ("requirements.txt", ["--requirement", "requirements.txt"]),
+        ("pyproject.toml", ["."]),
+        (".", ["--editable", "."]),
+    ],
 )
 def test_installation_with_pip(stubs, requirements, sources):
     folder, run = stubs
@@ -251,6 +257,7 @@ def test_quoting_survives_the_shell():
         ("pyproject.toml", '[project]\nauthors = [{email = "me@a.test"}]\ndependencies = ["Flask"]\n', True),
         ("pyproject.toml", '[project]\ndynamic = ["dependencies"]\n', False),
         ("pyproject.toml", '[project]\ndependencies = ["x @ file:///srv/x"]\n', False),
+        ("pyproject.toml", '[project]\ndependencies = ["Flask"]\n[build-system]\n', False),
         ("uv.lock", "version = 1\n", False),
     ],
 )
@@ -414,6 +421,18 @@ def test_what_takes_more_is_installed_in_the_build(installer, build, sandbox, tm
     assert options["writable"] == [directory, str(tmp_path / "cache" / "hello")]
     assert options["readable"] == ([] if settings else [str(tmp_path / ".tools")])
     assert options["hidden"] == ["/opt", str(tmp_path / "cache")]
+
+
+@pytest.mark.parametrize(
+    "text, expected", [("[build-system]\n", "'--editable' '.'"), ("dynamic = []\n", "'pyproject.toml'")]
+)
+def test_an_app_that_is_a_package_is_installed_from_where_it_lies(installer, build, sandbox, text, expected):
+    app, directory = build()
+    Path(directory, "requirements.txt").unlink()
+    Path(directory, "pyproject.toml").write_text(f"[project]\n{text}")
+    install(installer(), app, directory)
+    command, options = sandbox.commands[-1]
+    assert expected in command[-1] and options["user"] == "flask-hello"
 
 
 def test_a_failure_is_told_in_the_installers_words(installer, build, sandbox, tmp_path):

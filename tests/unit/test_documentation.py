@@ -79,6 +79,14 @@ def test_what_readme_shows_of_nginx_is_what_scenario_tls_runs():
     assert extra in [site.get("extra") for site in sites]
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_specifications_have_no_templates(role):
+    """Ansible evaluates them, descriptions included. A default may be one of variables that there are."""
+    text = (PROJECT / "roles" / role / "meta" / "argument_specs.yml").read_text()
+    options = json.dumps(yaml.safe_load(text)["argument_specs"]["main"]["options"])
+    assert not re.search("{[{%#]", re.sub('"default": "{{ nginx_site_host_names [^}]*}}"', "", options))
+
+
 @pytest.mark.parametrize("key", sorted(key for key in rules.UNSUPPORTED if "." not in key))
 def test_what_does_not_work_yet_is_a_documented_variable(key):
     assert key in {**options("flask_app"), **options("flask_app")["flask_apps"]["options"]}

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import subprocess
 from pathlib import Path
 
@@ -46,14 +45,20 @@ class Sandbox:
     """Stands for sandbox.run: runs the command as it is.
 
     :ivar commands: [(the words of a command, its keywords)]
+    :ivar credentials: the folder of what only the command may read
     """
 
-    def __init__(self):
+    def __init__(self, credentials):
         self.commands = []
+        self.credentials = credentials
 
     def run(self, command, **options):
         self.commands.append((command, options))
         environment = {**os.environ, **options["environment"], "GIT_INDEX_FILE": f"{options['writable'][0]}/index"}
+        Path(environment["GIT_INDEX_FILE"]).unlink(missing_ok=True)  # each command has a folder for temporary files
+        environment["CREDENTIALS_DIRECTORY"] = str(self.credentials)
+        for name, text in options["credentials"].items() if options["credentials"] else ():
+            (self.credentials / name).write_text(text)
         result = subprocess.run(
             command, capture_output=True, text=True, cwd=options["directory"], env=environment, check=False
         )
@@ -63,8 +68,9 @@ class Sandbox:
 
 
 @pytest.fixture
-def sandbox(monkeypatch):
-    sandbox = Sandbox()
+def sandbox(monkeypatch, tmp_path):
+    (tmp_path / "credentials").mkdir()
+    sandbox = Sandbox(tmp_path / "credentials")
     account = type("account", (), {"pw_uid": os.getuid(), "pw_gid": os.getgid()})
     monkeypatch.setattr(mirrors, "run", sandbox.run)
     monkeypatch.setattr(mirrors.pwd, "getpwnam", lambda name: account)
@@ -225,21 +231,184 @@ def test_what_git_sees_and_who_it_is(mirror_of, repository, sandbox, tmp_path):
     mirror_of().fetch(str(repository.path), repository.first, str(tmp_path / "build"))
     [(_command, options)] = sandbox.commands
     assert (options["user"], options["unit"]) == ("flaskfleet-fetch", "flask-hello.build")
-    assert options["hidden"] == ["/opt/flask_apps"] and options["readable"] == [str(tmp_path / "hello")]
+    assert options["hidden"] == ["/opt/flask_apps"] and "readable" not in options
     assert options["writable"] == [str(tmp_path / "hello" / "repo.git"), str(tmp_path / "build")]
 
 
-def test_the_password_of_a_url_is_on_no_command_line(mirror_of, sandbox, monkeypatch):
+def told_to_git(options):
+    """The configuration that a command was given."""
+    environment = options["environment"]
+    numbers = range(int(environment["GIT_CONFIG_COUNT"]))
+    return {environment[f"GIT_CONFIG_KEY_{each}"]: environment[f"GIT_CONFIG_VALUE_{each}"] for each in numbers}
+
+
+def test_the_password_of_a_url_is_in_no_command_line_and_no_file(mirror_of, sandbox, monkeypatch, tmp_path):
     monkeypatch.setattr(mirrors, "SCRIPT", "exit 0")
+    mirror_of().fetch(URL, None)
+    [(command, options)] = sandbox.commands
+    assert git_configuration(URL).items() <= told_to_git(options).items()
+    assert "the-password" not in repr(command)
+    assert [path.name for path in (tmp_path / "hello").rglob("*")] == ["repo.git"]
+
+
+# --- by ssh ----------------------------------------------------------------------------------------------------------
+
+ACCESS = {"key": "the key", "known_hosts": "the hosts\n\n"}
+
+
+@pytest.fixture
+def ssh(tmp_path, monkeypatch):
+    """An ssh that reaches this machine, whatever the host; returns what it was called with, and the files of that."""
+    record = tmp_path / "ssh"
+    record.touch()
+    program = tmp_path / "bin" / "ssh"
+    program.parent.mkdir()
+    program.write_text(
+        f"""#!/bin/bash
+echo "$*" >> {record}
+for word; do [[ $word != */credentials/* ]] || cat "${{word#*=}}" >> {record}; done
+exec sh -c "${{@: -1}}"
+"""
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return record
+
+
+def test_a_key_is_for_git_alone(mirror_of, repository, sandbox, ssh, tmp_path):
     mirror = mirror_of()
-    mirror.fetch(URL, None)
-    assert "the-password" not in repr(sandbox.commands)
-    assert stat.S_IMODE(os.stat(mirror.remote).st_mode) == 0o640
-    told = {}
-    for key in ("remote.flaskfleet.url", "http.https://git.test/.extraHeader"):
-        command = ["git", "config", "--file", mirror.remote, key]
-        told[key] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.rstrip("\n")
-    assert told == git_configuration(URL)
+    found = mirror.fetch(f"ssh://git@git.test{repository.path}", repository.first, str(tmp_path / "build"), ACCESS)
+    assert found == (repository.first, "Say hello")
+    called = ssh.read_text().splitlines()
+    assert f"-i {tmp_path}/credentials/key -o IdentitiesOnly=yes" in called[0]
+    assert f"UserKnownHostsFile={tmp_path}/credentials/known_hosts" in called[0]
+    assert called[1:3] == ["the key", "the hosts"], "each ends its line"
+    [(command, options)] = sandbox.commands
+    assert options["credentials"] == {"key": "the key\n", "known_hosts": "the hosts\n"}
+    assert "the key" not in repr(command) + repr(options["environment"])
+    assert mirror.commits(repository.first, repository.second) and not sandbox.commands[-1][1]["credentials"]
+
+
+def test_known_hosts_alone_leave_the_rest_to_ssh(mirror_of, repository, ssh):
+    mirror_of().fetch(f"git.test:{repository.path}", None, access={"key": "", "known_hosts": "hosts"})
+    assert "known_hosts" in ssh.read_text() and "-i" not in ssh.read_text().split()
+
+
+@pytest.mark.parametrize(
+    "said, hint",
+    [
+        ("Host key verification failed.", "; `repository_known_hosts` must have the key of that host"),
+        ("git@git.test: Permission denied (publickey).", "; `repository_key` must be a key that may read it"),
+        ("something else", ""),
+    ],
+)
+def test_what_to_do_about_ssh(mirror_of, ssh, said, hint):
+    (ssh.parent / "bin" / "ssh").write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 255\n")
+    with pytest.raises(BuildError) as caught:
+        mirror_of().fetch("git.test:hello.git", None)
+    assert str(caught.value) == f"git could not fetch https://git.test/hello.git{hint}"
+    assert said in caught.value.output
+
+
+# --- submodules ------------------------------------------------------------------------------------------------------
+
+
+def add_submodule(repository, other, url, path="lib"):
+    repository.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(other.path), path)
+    repository.git("config", "--file", ".gitmodules", f"submodule.{path}.url", url)
+    repository.git("add", ".gitmodules")
+    return repository.commit("With a submodule", "hello")
+
+
+@pytest.fixture
+def library(tmp_path):
+    """A repository that is a submodule of others; it has one itself, in a folder with a space."""
+    inner = Repository(tmp_path / "inner")
+    library = Repository(tmp_path / "library")
+    library.commit_with_inner = add_submodule(library, inner, "../inner", "a folder/inner")
+    return library
+
+
+def test_submodules_are_fetched_with_the_commit(mirror_of, repository, library, tmp_path):
+    commit = add_submodule(repository, library, "../library")
+    mirror = mirror_of()
+    mirror.fetch(str(repository.path), commit, str(tmp_path / "build"))
+    assert (tmp_path / "build/lib/page").read_text() == "hello"
+    assert (tmp_path / "build/lib/a folder/inner/page").read_text() == "goodbye"
+    library.commit("Later", "later")
+    for folder in ("repository", "library", "inner"):
+        (tmp_path / folder).rename(tmp_path / f"gone-{folder}")
+    mirror.fetch(str(repository.path), commit, str(tmp_path / "again"))
+    assert (tmp_path / "again/lib/a folder/inner/page").read_text() == "goodbye"
+    assert not list((tmp_path / "again").rglob(".git")), "no folder of git is in a build"
+    assert mirror.is_whole(contents=True)
+
+
+def test_a_submodule_s_commit_that_no_branch_reaches(mirror_of, repository, library, tmp_path):
+    library.git("config", "uploadpack.allowAnySHA1InWant", "true")
+    commit = add_submodule(repository, library, "../library")
+    library.git("reset", "--quiet", "--hard", library.first)
+    mirror_of().fetch(f"file://{repository.path}", commit, str(tmp_path / "build"))
+    assert (tmp_path / "build/lib/a folder/inner/page").exists()
+
+
+@pytest.mark.parametrize("how", ["update", "url"])
+def test_a_submodule_that_is_to_be_left_alone(mirror_of, repository, library, tmp_path, how):
+    add_submodule(repository, library, "../library")
+    change = ["submodule.lib.update", "none"] if how == "update" else ["--unset", "submodule.lib.url"]
+    repository.git("config", "--file", ".gitmodules", *change)
+    repository.git("add", ".gitmodules")
+    commit = repository.commit("Without it", "hello")
+    mirror_of().fetch(str(repository.path), commit, str(tmp_path / "build"))
+    assert os.listdir(tmp_path / "build/lib") == []
+
+
+@pytest.mark.parametrize(
+    "url, message",
+    [
+        ("ext::touch pwned", "its URL is none that is fetched from"),
+        ("../../../../../../../../../../../../x", "its URL leads out of the server"),
+        ("-u", "its URL is none that is fetched from"),
+    ],
+)
+def test_a_submodule_that_must_not_be_fetched(mirror_of, repository, library, tmp_path, url, message):
+    commit = add_submodule(repository, library, url)
+    with pytest.raises(BuildError) as caught:
+        mirror_of().fetch(str(repository.path), commit, str(tmp_path / "build"))
+    assert str(caught.value) == f"the submodule 'lib' can't be fetched: {message}"
+    assert caught.value.step == "fetch the code"
+
+
+def test_folders_of_the_host_are_no_submodules_of_others(mirror_of, repository, library, ssh, tmp_path):
+    commit = add_submodule(repository, library, str(library.path))
+    with pytest.raises(BuildError, match="^the submodule 'lib' can't be fetched: it lies in a folder of the host$"):
+        mirror_of().fetch(f"git.test:{repository.path}", commit, str(tmp_path / "build"))
+
+
+@pytest.mark.parametrize("host, given", [("git.test", True), ("other.test", False)])
+def test_a_key_is_for_the_app_s_own_server(mirror_of, repository, library, sandbox, ssh, tmp_path, host, given):
+    commit = add_submodule(repository, library, f"ssh://{host}{library.path}")
+    mirror_of().fetch(f"git.test:{repository.path}", commit, str(tmp_path / "build"), ACCESS)
+    assert [bool(options["credentials"]) for _command, options in sandbox.commands] == [True, given, given]
+    assert (tmp_path / "build/lib/a folder/inner/page").exists()
+
+
+def test_a_password_is_for_the_app_s_own_server(mirror_of, repository, library, sandbox, monkeypatch, tmp_path):
+    commit = add_submodule(repository, library, "https://git.test/lib.git")
+    mirror = mirror_of()
+    mirror.fetch(str(repository.path), commit)
+    monkeypatch.setattr(mirrors, "SUBMODULE_SCRIPT", "exit 0")
+    mirror.fetch(URL, commit, str(tmp_path / "build"))
+    told = told_to_git(sandbox.commands[-1][1])
+    assert told["remote.flaskfleet.url"] == "https://git.test/lib.git"
+    assert [key for key in told if key.startswith("http.")] == ["http.https://git.test/.extraHeader"]
+
+
+def test_a_submodule_that_cannot_be_fetched(mirror_of, repository, library, tmp_path):
+    commit = add_submodule(repository, library, "../nowhere")
+    with pytest.raises(BuildError) as caught:
+        mirror_of().fetch(str(repository.path), commit, str(tmp_path / "build"))
+    assert str(caught.value) == "git could not fetch the submodule 'lib'" and caught.value.output
 
 
 def test_commits_between_two(mirror_of, repository, monkeypatch):

@@ -189,6 +189,31 @@ def test_git_never_asks_for_a_password(tmp_path, monkeypatch):
     assert {"GIT_TERMINAL_PROMPT=0", "GIT_SSH_COMMAND=ssh -o BatchMode=yes"} <= set(environment)
 
 
+def test_ssh_gets_a_key_that_lies_in_no_folder(repository, tmp_path, monkeypatch):
+    ssh = tmp_path / "ssh"
+    ssh.write_text(
+        f"""#!/bin/bash
+printf '%s\\n' "$@" > {tmp_path}/arguments
+while [ "$1" != -i ]; do shift; done
+cat "$2" > {tmp_path}/key
+stat --dereference --format=%a "$2" >> {tmp_path}/key
+exec sh -c "${{@: -1}}"
+"""
+    )
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("GIT_SSH_COMMAND", "false")
+    wanted = (f"git.test:{repository.url}", "master")
+    before = set(os.listdir(tmp_path))
+    access = {"key": "c4n4ry", "known_hosts": "a host"}
+    assert pins.pin_all([wanted], {wanted: access}) == {wanted: repository.commits["refs/heads/master"]}
+    assert (tmp_path / "key").read_text() == "c4n4ry\n600\n"
+    arguments = (tmp_path / "arguments").read_text()
+    assert "StrictHostKeyChecking=yes" in arguments and "c4n4ry" not in arguments
+    assert set(os.listdir(tmp_path)) - before == {"arguments", "key", "flaskfleet-pins.json"}
+    assert "c4n4ry" not in (tmp_path / "flaskfleet-pins.json").read_text()
+
+
 def test_the_pins_file_is_as_private_as_its_directory(repository, tmp_path):
     pins.pin_all([(repository.url, "master")])
     assert stat.S_IMODE((tmp_path / "flaskfleet-pins.json").stat().st_mode) & 0o022 == 0

@@ -306,12 +306,29 @@ def test_what_is_not_supported_yet_is_planned_all_the_same(monkeypatch):
     monkeypatch.setattr(rules, "UNSUPPORTED", {})
     app = app_of(
         {
-            "shared_paths": ["./uploads/"],
             "database": {"engine": "mariadb"},
         }
     )
-    assert app["shared_paths"] == ["uploads"]
     assert app["database"] == {"engine": "mariadb", "name": "", "variable": "DATABASE_URL"}
+
+
+def test_interpreters():
+    versions = {"a": "3.12", "b": "python3.9", "c": "3", "d": "/opt/python/bin/python3.8", "e": "", "f": "3.12"}
+    apps = [{**HELLO, "name": name, "domain": f"{name}.test", "python": python} for name, python in versions.items()]
+    plan = make_plan({"flask_apps": apps}, DEBIAN, "web1")
+    assert plan["interpreters"] == [{"version": "3.12", "apps": ["a", "f"]}, {"version": "3.9", "apps": ["b"]}]
+
+
+def test_shared_paths():
+    app = app_of({"shared_paths": ["./uploads/", "var/instance"]})
+    assert app["shared_paths"] == ["uploads", "var/instance"]
+    elsewhere = make_plan(
+        {"flask_apps": [{**HELLO, "shared_paths": ["uploads", "var/instance"]}], "flask_app_data_root": "/srv/data"},
+        {},
+        "web1",
+    )["apps"][0]
+    hashes = {app["build_hash"], elsewhere["build_hash"], app_of({})["build_hash"]}
+    assert len(hashes) == 3, "a build has links to where the data are"
 
 
 def test_processes():
@@ -418,6 +435,7 @@ def test_secrets_stay_out_of_the_plan():
     assert collect_secrets(variables) == {
         "hello": {
             "repository": "https://me:canary-1@git.test/x",
+            "access": {},
             "secrets": {"A": "3", "B": "canary-5", "C": "canary-4"},
         }
     }

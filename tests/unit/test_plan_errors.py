@@ -19,6 +19,7 @@ CANARY = "canary-0d1f"
 NAME = "a lower-case letter and up to 24 lower-case letters, digits or hyphens"
 HOST = "a host name of lower-case labels (letters, digits, hyphens) joined by dots"
 FOLDER = "a relative path without `..`, of letters, digits and ._+@-"
+SHARED = f"{FOLDER}, none of its parts `.git`, `.venv` or `.shared_paths`"
 DIRECTORY = "an absolute path without `..`, of letters, digits and ._+@-"
 USER = (
     "an account of its own: a lower-case letter and up to 30 lower-case letters, digits, hyphens or underscores, "
@@ -197,7 +198,32 @@ OF_AN_APP = {
     ),
     "absolute shared path": (
         {"shared_paths": ["/var"]},
-        f"`shared_paths[0]` must be {FOLDER}, not '/var'; for example `shared_paths: [uploads]`",
+        f"`shared_paths[0]` must be {SHARED}, not '/var'; for example `shared_paths: [uploads]`",
+    ),
+    "shared path of git": (
+        {"shared_paths": ["a/.git"]},
+        f"`shared_paths[0]` must be {SHARED}, not 'a/.git'; for example `shared_paths: [uploads]`",
+    ),
+    "shared path of an environment": (
+        {"shared_paths": [".venv/lib"]},
+        f"`shared_paths[0]` must be {SHARED}, not '.venv/lib'; for example `shared_paths: [uploads]`",
+    ),
+    "all of the app as a shared path": (
+        {"shared_paths": ["./"]},
+        f"`shared_paths[0]` must be {SHARED}, not './'; for example `shared_paths: [uploads]`",
+    ),
+    "shared path twice": (
+        {"shared_paths": ["uploads", "./uploads/"]},
+        "`shared_paths[1]` 'uploads' is 'uploads' as well, or one lies in the other",
+    ),
+    "shared path in another": (
+        {"shared_paths": ["var/log", "uploads", "var"]},
+        "`shared_paths[2]` 'var' is 'var/log' as well, or one lies in the other",
+    ),
+    "static files in a shared path": (
+        {"shared_paths": ["uploads"], "static": [{"url": "/u", "path": "uploads/public/"}]},
+        "`static[0].path` 'uploads/public' lies in one of `shared_paths`, which the app alone may read; have the app "
+        "serve it",
     ),
     "health path without slash": (
         {"health_path": f"health?key={CANARY}"},
@@ -329,11 +355,6 @@ OF_AN_APP = {
     "name in both": (
         {"env": {"A": "x"}, "secrets": {"A": CANARY}},
         "`env.A` is among the secrets as well; keep one of them",
-    ),
-    # Not supported yet
-    "shared paths": (
-        {"shared_paths": ["uploads"]},
-        "`shared_paths` is not supported yet, it comes with paths that outlive releases; leave it out",
     ),
     "schedule that systemd could not read": (
         {"schedules": {"tidy": {"command": "flask tidy", "on_calendar": "*-*-* 25:00"}}},

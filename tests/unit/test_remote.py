@@ -13,7 +13,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.remote import git_configuration
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.remote import (
+    git_configuration,
+    ssh_command,
+    ssh_server,
+    submodule_url,
+)
 from ansible_collections.flaskfleet.deploy.plugins.plugin_utils import pins
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -41,6 +46,62 @@ def test_git_configuration(url, expected, credentials):
         ((key, value),) = headers.items()
         assert expected.startswith(key.removeprefix("http.").removesuffix(".extraHeader"))
         assert base64.b64decode(value.removeprefix("Authorization: Basic ")).decode() == credentials
+
+
+@pytest.mark.parametrize(
+    "url, server",
+    [
+        ("ssh://git@git.test/hello.git", ("git.test", None)),
+        ("ssh://git.test:2222/hello.git", ("git.test", 2222)),
+        ("git@Git.test:group/hello.git", ("git.test", None)),
+        ("git.test:hello.git", ("git.test", None)),
+        ("https://me@git.test/hello.git", None),
+        ("/srv/a:b.git", None),
+        ("file:///srv/a.git", None),
+    ],
+)
+def test_ssh_server(url, server):
+    assert ssh_server(url) == server
+
+
+def test_ssh_command():
+    assert ssh_command() == "ssh -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=15"
+    words = ssh_command("/k", "/h").split()
+    assert {"StrictHostKeyChecking=yes", "UserKnownHostsFile=/h", "GlobalKnownHostsFile=/dev/null"} <= set(words)
+    assert words[words.index("-i") + 1] == "/k" and "IdentitiesOnly=yes" in words and "accept-new" not in words
+
+
+@pytest.mark.parametrize(
+    "parent, url, expected",
+    [
+        ("https://git.test/group/app.git", "../lib.git", "https://git.test/group/lib.git"),
+        ("https://git.test/group/app.git/", "../../other/lib", "https://git.test/other/lib"),
+        ("https://git.test/group/app.git", "./lib.git", "https://git.test/group/app.git/lib.git"),
+        ("https://git.test/group/app.git", "../../../lib.git", None),
+        ("git@git.test:group/app.git", "../lib.git", "git@git.test:group/lib.git"),
+        ("git@git.test:app.git", "../lib.git", "git@git.test:lib.git"),
+        ("git@git.test:app.git", "../../lib.git", None),
+        ("/srv/app.git", "../lib.git", "/srv/lib.git"),
+        ("file:///srv/app.git", "../lib.git", "file:///srv/lib.git"),
+        ("https://git.test/app.git", "ssh://git@git.test/lib.git", "ssh://git@git.test/lib.git"),
+        ("https://git.test/app.git", "git@git.test:lib.git", "git@git.test:lib.git"),
+        ("https://git.test/app.git", "/srv/lib.git", None),
+        ("https://git.test/app.git", "file:///srv/lib.git", None),
+        ("file:///srv/app.git", "/srv/lib.git", "/srv/lib.git"),
+        ("https://git.test/app.git", "ext::touch pwned", None),
+        ("https://git.test/app.git", "ssh://-oProxyCommand=x/lib.git", None),
+        ("https://git.test/app.git", "-x:lib.git", None),
+        ("https://git.test/app.git", "host:-x", None),
+        ("https://git.test/app.git", "lib", None),
+        ("https://git.test/app.git", "", None),
+    ],
+)
+def test_submodule_url(parent, url, expected):
+    if expected is None:
+        with pytest.raises(ValueError):
+            submodule_url(parent, url)
+    else:
+        assert submodule_url(parent, url) == expected
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -64,6 +64,15 @@ def test_run(systemd_run):
     assert {"--wait", "--pipe", "--collect", "--service-type=exec"} <= set(words)
 
 
+def test_credentials_are_files_that_go_with_it(systemd_run):
+    find = "for each; do case $each in *LoadCredential=key:*) file=${each##*:};; esac; done"
+    arguments = systemd_run(f"{find}; cat $file > ${{0%/*}}/key; {RUN}")
+    sandbox.run(["true"], unit="x", user="u", credentials={"key": "c4n4ry\n", "known_hosts": "a host\n"})
+    assert (arguments.parent / "key").read_text() == "c4n4ry\n" and "c4n4ry" not in arguments.read_text()
+    loaded = [line for line in arguments.read_text().splitlines() if "LoadCredential" in line]
+    assert len(loaded) == 2 and not any(os.path.exists(line.rpartition(":")[2]) for line in loaded)
+
+
 @pytest.mark.parametrize(
     "needed", ["NoNewPrivileges=yes", "CapabilityBoundingSet=", "ProtectSystem=strict", "ProtectHome=tmpfs"]
 )

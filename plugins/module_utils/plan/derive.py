@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from .. import acme
 from ..configuration import BUILD_KEYS, RELEASE_KEYS
 from ..file_set import STATE_DIRECTORY
+from ..remote import ssh_server
 from .reading import account, read
 from .rules import without_credentials
 from .schema import ROLES
@@ -111,9 +112,8 @@ def make_plan(
         "acme": _acme(sites, declared, settings, platform),
         "renewal_files": _renewal_files(settings, platform),
         "selinux_files": _selinux_files(declared, settings, platform),
-        "packages": sorted(
-            {*platform.get("packages", ()), *(package for app in apps for package in app["system_packages"])}
-        ),
+        "interpreters": _interpreters(apps),
+        "packages": sorted({*platform.get("packages", ()), *_packages_of_apps(apps, platform)}),
         "declared": [app["name"] for app in declared.apps],
         "declared_sites": [each["name"] for each in everything],
         "rollback": rollback,
@@ -124,6 +124,22 @@ def make_plan(
         "settings": {name: settings[f"flask_app_{name}"] for name in _SETTINGS},
         "warnings": declared.warnings,
     }
+
+
+def _interpreters(apps):
+    """The versions of Python that apps ask for, with the apps that do, as `packages` takes them."""
+    wanted = {}
+    for app in apps:
+        version = re.fullmatch(r"(?:python)?(3\.[0-9]+)", app["python"]["declared"])
+        if version:
+            wanted.setdefault(version[1], []).append(app["name"])
+    return [{"version": version, "apps": names} for version, names in sorted(wanted.items())]
+
+
+def _packages_of_apps(apps, platform):
+    wanted = {package for app in apps for package in app["system_packages"]}
+    by_ssh = any(ssh_server(app["repository"]) for app in apps)
+    return wanted.union(platform.get("ssh_packages", ()) if by_ssh else ())
 
 
 def host_label(hostname: str) -> str:
@@ -197,7 +213,9 @@ def _app(app, settings, platform, label, taken, templates):
         "release_files": release_files,
         "templates": templates(frozenset([*release_files.values(), *_UNIT_TEMPLATES])),
     }
-    for key in ("state", "secrets", "health_path", "health_timeout", "health_status", "settle"):
+    for key in ("state", "secrets", "repository_key", "repository_known_hosts"):
+        del planned[key]
+    for key in ("health_path", "health_timeout", "health_status", "settle"):
         del planned[key]
     planned["build_hash"] = _short_hash(
         [planned[key] for key in BUILD_KEYS],
@@ -205,6 +223,7 @@ def _app(app, settings, platform, label, taken, templates):
         app["python"],
         app["server"]["kind"],
         settings["flask_app_installer"],
+        *([planned["paths"]["data"]] if planned["shared_paths"] else []),  # where its links lead
     )
     health = planned["health"]
     planned["configuration_hash"] = _short_hash(

@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import datetime
+import posixpath
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..remote import ssh_server
 from .certificates import bundle, doubts, problem
+from .repositories import key_problem, known_hosts_problem
 from .rules import ACME_NAMES
 from .schema import Judge, Option, role_options
 
@@ -96,15 +99,21 @@ def read(variables: dict[str, Any], rollback: bool = False, hosts: list[str] | N
 def collect_secrets(variables: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Collect what a plan leaves out, for the action plugins that carry it to a host.
 
-    Returns {app: {"repository": URL with its credentials, "secrets": {name: value}}} of the apps that the run is
-    restricted to. Raises PlanError.
+    Returns {app: {"repository": URL with its credentials, "access": what ssh takes to reach it, "secrets": {name:
+    value}}} of the apps that the run is restricted to. Raises PlanError.
     """
     declared = read(variables)
     return {
-        app["name"]: {"repository": app["repository"], "secrets": app["secrets"]}
+        app["name"]: {"repository": app["repository"], "access": _access(app), "secrets": app["secrets"]}
         for app in declared.apps
         if app["name"] in declared.only
     }
+
+
+def _access(app):
+    """{"key", "known_hosts"} as texts; empty where neither is declared, or of any use."""
+    access = {key: app[f"repository_{key}"] for key in ("key", "known_hosts")}
+    return access if ssh_server(app["repository"]) and any(access.values()) else {}
 
 
 def collect_certificates(variables: dict[str, Any]) -> dict[str, str]:
@@ -217,7 +226,9 @@ class _Layers:
             elif key in values or key not in given:
                 values[key] = option.filled(values.get(key, option.default))
         self._check(place, values)
+        self._check_access(place, values, set().union(*(values.keys() for _keys, values in layers[1:])))
         _check_static(self._judge, place, values)
+        _check_shared(self._judge, place, values)
         self._check_granian(place, values, [values for _keys, values in layers])
         return _App(place, values)
 
@@ -233,6 +244,30 @@ class _Layers:
                 refuse(place, f"{key}.engine", "is missing", self._options[key].options["engine"].example)
         if values.get("health_status") == []:
             refuse(place, "health_status", "must not be empty: nothing would be healthy", "health_status: [2xx, 3xx]")
+
+    def _check_access(self, place, values, stated):
+        """Check what reaches a private repository: it is for ssh, and whoever has a key knows whom to show it to.
+
+        stated: keys that the app itself has. One that lies under all apps is of no use to some, which is no mistake.
+        """
+        key, known_hosts = values.get("repository_key", ""), values.get("repository_known_hosts", "")
+        repository = values.get("repository", "")
+        if not ssh_server(repository):
+            problem = "is for a repository that is reached by ssh; with https, a token goes into `repository`"
+            example = 'repository: "https://git:{{ vault_token }}@git.example.org/hello.git"'
+            for name in ("repository_key", "repository_known_hosts"):
+                if values.get(name) and name in stated:
+                    self._judge.refuse(place, name, problem, example)
+            return
+        if key and (problem := key_problem(key)):
+            self._judge.refuse(place, "repository_key", problem)
+        if key and not known_hosts:
+            problem = "is missing: `repository_key` is shown to no server whose own key is not known"
+            self._judge.refuse(
+                place, "repository_known_hosts", problem, self._options["repository_known_hosts"].example
+            )
+        if known_hosts and (problem := known_hosts_problem(known_hosts, repository)):
+            self._judge.refuse(place, "repository_known_hosts", problem)
 
     def _check_granian(self, place, values, layers):
         """Refuse settings of gunicorn that are stated with granian or over it. One that lies under it is no mistake."""
@@ -315,6 +350,24 @@ def _check_static(judge, place, values):
         if url in seen:
             judge.refuse(place, f"static[{index}].url", f"{url!r} is that of another entry as well")
         seen.add(url)
+
+
+def _check_shared(judge, place, values):
+    folders = [posixpath.normpath(path) for path in values.get("shared_paths", ())]
+    for index, folder in enumerate(folders):
+        around = next((each for each in folders[:index] if _lies_in(folder, each) or _lies_in(each, folder)), None)
+        if around is not None:
+            judge.refuse(place, f"shared_paths[{index}]", f"{folder!r} is {around!r} as well, or one lies in the other")
+    for index, entry in enumerate(values.get("static", ())):
+        path = posixpath.normpath(entry["path"])
+        if any(_lies_in(path, folder) for folder in folders):
+            problem = f"{path!r} lies in one of `shared_paths`, which the app alone may read; have the app serve it"
+            judge.refuse(place, f"static[{index}].path", problem)
+
+
+def _lies_in(path, folder):
+    """Whether a path, in its shortest form, is a folder or lies in it."""
+    return f"{path}/".startswith(f"{folder}/")
 
 
 def _check_certificates(judge, sites):

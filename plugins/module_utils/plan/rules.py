@@ -16,7 +16,6 @@ from .calendar import is_calendar
 UNSUPPORTED = {
     "cache": "backing services",
     "database": "backing services",
-    "shared_paths": "paths that outlive releases",
 }
 
 OS_FAMILIES = ("Debian", "RedHat")
@@ -164,6 +163,11 @@ def _is_pem(value):
     return "-----BEGIN " in value or _is_file(value)
 
 
+def _is_private_key(value):
+    # what is still a path was no file, or nobody has looked
+    return " PRIVATE KEY-----" in value or _is_file(value)
+
+
 def _is_python(value):
     return re.fullmatch(r"(?:python)?3(?:\.[0-9]{1,2})?", value) is not None or _ABSOLUTE.fullmatch(value) is not None
 
@@ -181,6 +185,11 @@ def _is_package_list(value):
 def _is_system_packages(value):
     lists = value if isinstance(value, dict) else dict.fromkeys(OS_FAMILIES, value)
     return all(family in OS_FAMILIES and _is_package_list(names) for family, names in lists.items())
+
+
+def _is_shared(value):
+    # the last two are a build's own
+    return re.fullmatch(_RELATIVE, value) is not None and not {".git", ".venv", ".shared_paths"} & {*value.split("/")}
 
 
 def _is_workers(value):
@@ -309,6 +318,15 @@ APP_RULES = {
         "https://git.example.org/hello.git",
         _is_repository,
     ),
+    "repository_key": Rule(
+        "the text of a private key, or the path of a file on the controller",
+        "files/deploy_key",
+        _is_private_key,
+        lines=True,
+    ),
+    "repository_known_hosts": Rule(
+        "lines of a known_hosts file, or the path of such a file on the controller", "files/known_hosts", lines=True
+    ),
     "version": Rule("a branch, tag or commit", '"1.10"', _is_version, shown=True),
     "path": _FOLDER._replace(example="src/web"),
     "user": Rule(
@@ -338,7 +356,9 @@ APP_RULES = {
     "command_timeout": Rule("a number of seconds from 1 to 86400", "600", _within(1, 86400), shown=True),
     "env": Rule("a dictionary", '{GREETING: "hello"}'),
     "secrets": Rule("a dictionary", '{SECRET_KEY: "{{ vault_secret_key }}"}'),
-    "shared_paths": _FOLDER,
+    "shared_paths": Rule(
+        f"{_FOLDER.expected}, none of its parts `.git`, `.venv` or `.shared_paths`", "uploads", _is_shared, shown=True
+    ),
     "processes": Rule("a dictionary", "{worker: rq worker tasks}"),
     "processes.command": _COMMAND._replace(example="rq worker tasks"),
     "processes.instances": _number(1, 64, "2"),

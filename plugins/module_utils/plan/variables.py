@@ -20,6 +20,8 @@ _HANDED_OUT = ("flask_app_plan", "flask_app_builds", "flask_app_releases")
 _FILES = ("template", "error_page")
 # Keys of its `tls` that are text, or paths of files with it.
 _TEXTS = ("certificate", "certificate_key")
+# Keys of an app that are likewise.
+_APP_TEXTS = ("repository_key", "repository_known_hosts")
 _UNDEFINED = re.compile(r"(?:^|has no attribute )'([A-Za-z_][A-Za-z0-9_]{0,79})'(?: is undefined|\.?$)")
 
 
@@ -47,6 +49,8 @@ def plain_variables(templar: Any, loader: Any, task_vars: dict[str, Any]) -> dic
         variables["flask_app_hooks"] = {key: absolute(path) for key, path in variables["flask_app_hooks"].items()}
     for site in _site_layers(variables, "site"):
         site.update({key: absolute(site[key]) for key in _FILES if key in site})
+    for app in _app_layers(variables):
+        app.update({key: _text(loader, app[key]) for key in _APP_TEXTS if key in app})
     for tls in _site_layers(variables, "tls"):
         tls.update({key: _text(loader, tls[key]) for key in _TEXTS if key in tls})
     return variables
@@ -54,7 +58,7 @@ def plain_variables(templar: Any, loader: Any, task_vars: dict[str, Any]) -> dic
 
 def _text(loader, value):
     """The text of a file on the controller, decrypted. What is text itself or can't be read is left to the judge."""
-    if not isinstance(value, str) or not value or "-----BEGIN " in value:
+    if not isinstance(value, str) or not value or "-----BEGIN " in value or "\n" in value.strip():
         return value
     try:
         return str(loader.get_text_file_contents(str(Path(loader.get_basedir(), value))))
@@ -67,15 +71,20 @@ def _site_layers(variables, key):
 
     key: of an app, `site` or `tls`.
     """
+    sites = variables.get("nginx_sites")
+    sites = [site for site in sites if isinstance(site, dict)] if isinstance(sites, list) else []
+    found = [app.get(key) for app in _app_layers(variables)]
+    found += sites if key == "site" else [site.get(key) for site in sites]
+    return [settings for settings in found if isinstance(settings, dict)]
+
+
+def _app_layers(variables):
+    """The dictionaries that hold keys of apps, wherever people may write them. Anything else is for the judge."""
     apps = [variables.get("flask_app_defaults")]
     for name in ("flask_apps", "flask_app_overrides"):
         given = variables.get(name)
         apps += given.values() if isinstance(given, dict) else given if isinstance(given, list) else ()
-    sites = variables.get("nginx_sites")
-    sites = [site for site in sites if isinstance(site, dict)] if isinstance(sites, list) else []
-    found = [app.get(key) for app in apps if isinstance(app, dict)]
-    found += sites if key == "site" else [site.get(key) for site in sites]
-    return [settings for settings in found if isinstance(settings, dict)]
+    return [app for app in apps if isinstance(app, dict)]
 
 
 def misspelt_variables(task_vars: dict[str, Any]) -> list[str]:

@@ -94,3 +94,11 @@ def busy(machine):
     busy.wait_for(lambda: len([each for each in busy.notes("started") if each["release"] == busy.live]) >= 2)
     busy.forget()
     return busy
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Tell the counts that tests have recorded."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "told":
+                terminalreporter.write_line(value)

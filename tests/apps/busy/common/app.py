@@ -61,6 +61,22 @@ def seen_by_web():
     return jsonify(seen())
 
 
+def environment():
+    """{name: digest of the value} of the variables of a test, as the kernel has them."""
+    names = (name for name in os.environb if name.startswith(b"ROUND_"))
+    return {name.decode(): hashlib.sha256(os.environb[name]).hexdigest() for name in names}
+
+
+def write_environment(name):
+    (DATA / "environment.new").write_text(json.dumps(environment()))
+    (DATA / "environment.new").rename(DATA / f"environment.{name}")
+
+
+@app.route("/environment")
+def environment_of_web():
+    return jsonify(environment())
+
+
 @app.route("/notes")
 def notes():
     """What was done, one thing a line."""
@@ -76,6 +92,7 @@ def work(name):
     told = []
     signal.signal(signal.SIGTERM, lambda *_arguments: told.append(True))
     JOBS.mkdir(exist_ok=True)
+    write_environment(f"worker-{os.getpid()}")
     note("started", name=name)
     while not told or mood == "stubborn":
         for job in sorted(JOBS.glob("*-*[0-9]")):
@@ -92,6 +109,12 @@ def work(name):
     note("ended", name=name)
 
 
+@app.cli.command("environment")
+def environment_of_command():
+    """Tell what a command reads."""
+    print(json.dumps(environment()))
+
+
 @app.cli.command("once")
 def once():
     """Do something that has an end."""
@@ -103,6 +126,7 @@ def once():
 @click.option("--status", default=0)
 def tidy(seconds, status):
     """What a schedule runs."""
+    write_environment("schedule")
     note("tidying")
     time.sleep(seconds)
     note("tidied")
