@@ -304,14 +304,7 @@ def test_default_values_of_unsupported_keys_are_fine():
 
 def test_what_is_not_supported_yet_is_planned_all_the_same(monkeypatch):
     monkeypatch.setattr(rules, "UNSUPPORTED", {})
-    app = app_of(
-        {
-            "shared_paths": ["./uploads/"],
-            "database": {"engine": "mariadb"},
-        }
-    )
-    assert app["shared_paths"] == ["uploads"]
-    assert app["database"] == {"engine": "mariadb", "name": "", "variable": "DATABASE_URL"}
+    assert app_of({"shared_paths": ["./uploads/"]})["shared_paths"] == ["uploads"]
 
 
 def test_processes():
