@@ -224,8 +224,8 @@ apps:
       description: The database that it wants, complete, empty when none. C(host) is empty when it is on the app's host.
       type: dict
     services:
-      description: C(urls) of its database and cache by the variable that gets them, each with C(url), without a password, and
-        where that comes from; and the C(units) of this host that they need.
+      description: C(urls) of its database and cache by the variable that gets them, each with C(url), without a
+        password, and where that comes from; and the C(units) of this host that they need.
       type: dict
     cache:
       description: The cache that it wants, empty when none.
@@ -325,7 +325,7 @@ selinux_files:
   type: list
   elements: dict
 services:
-  description: What the role backing_service makes on this host, for its apps and those of other hosts; empty for other roles.
+  description: What the role backing_service makes on this host, for its apps and others'; empty for other roles.
   returned: success
   type: dict
 passwords:

@@ -371,8 +371,8 @@ OF_AN_APP = {
     ),
     "database that is the server's own": (
         {"database": {"engine": "mariadb", "name": "mysql"}},
-        "`database.name` must be a lower-case letter and up to 30 lower-case letters, digits or underscores, not a "
-        "database of the server's own, not 'mysql'; for example `database: {name: hello}`",
+        "`database.name` must be a lower-case letter and up to 30 lower-case letters, digits or underscores, and "
+        "none of the server's own, not 'mysql'; for example `database: {name: hello}`",
     ),
     "driver of another engine": (
         {"database": {"engine": "mariadb", "scheme": "postgresql"}},

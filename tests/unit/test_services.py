@@ -147,7 +147,8 @@ def test_what_a_host_has_for_apps_of_others():
     assert services["passwords"] == ["mariadb-my_shop", "postgresql-hello"]
     assert services["listen"] == {"postgresql": "10.0.0.5", "mariadb": "10.0.0.5"}
     assert services["rules"][0] == {
-        "contype": "host", "databases": "hello", "users": "flask-hello", "address": "10.0.0.0/24", "method": "scram-sha-256",
+        "contype": "host", "databases": "hello", "users": "flask-hello", "address": "10.0.0.0/24",
+        "method": "scram-sha-256",
     }  # fmt: skip
     assert plan_of(own=own)["services"]["passwords"] == [], "it is asked nothing without an address"
 
@@ -167,20 +168,20 @@ ERRORS = {
     "host without address": (
         {"database": {"engine": "mariadb", "host": "db1"}},
         {},
-        "flask_apps[0] (hello): `database.host` 'db1' has no `backing_service_address`, at which other hosts would reach "
-        "its databases",
+        "flask_apps[0] (hello): `database.host` 'db1' has no `backing_service_address`, at which other "
+        "hosts would reach its databases",
     ),
     "address elsewhere without password": (
         {"database": {"engine": "mariadb", "host": "db.test"}},
         {},
-        "flask_apps[0] (hello): `database.password_secret` is missing: 'db.test' is no host of the inventory, which would "
-        "make a password; for example `database: {password_secret: DATABASE_PASSWORD}`",
+        "flask_apps[0] (hello): `database.password_secret` is missing: 'db.test' is no host of the inventory, "
+        "which would make a password; for example `database: {password_secret: DATABASE_PASSWORD}`",
     ),
     "password for a host of the inventory": (
         {"database": {"engine": "mariadb", "host": "web2", "password_secret": "A"}, "secrets": {"A": "b"}},
         {},
-        "flask_apps[0] (hello): `database.password_secret` is for addresses elsewhere; 'web2' is a host of the inventory "
-        "and keeps the password itself",
+        "flask_apps[0] (hello): `database.password_secret` is for addresses elsewhere; 'web2' is a host of the "
+        "inventory and keeps the password itself",
     ),
     "port of a host of the inventory": (
         {"database": {"engine": "mariadb", "host": "web2", "port": 1}},
@@ -190,7 +191,8 @@ ERRORS = {
     "one database for two apps": (
         {"database": {"engine": "mariadb"}},
         {"other": {"database": {"engine": "mariadb", "name": "hello"}}},
-        "flask_apps[1] (my-shop): `database.name` 'hello' is the database of flask_apps[0] (hello) as well; each needs its own",
+        "flask_apps[1] (my-shop): `database.name` 'hello' is the database of flask_apps[0] (hello) as well; "
+        "each needs its own",
     ),
     "address without networks": (
         {},

@@ -214,7 +214,7 @@ _VARIABLE = Rule("the name of an environment variable", "DATABASE_URL", _matches
 # What the URL of a database may begin with, as SQLAlchemy's drivers spell it; the first one is the default.
 SCHEMES = {
     "postgresql": (
-        "postgresql+psycopg2", "postgresql+psycopg", "postgresql+asyncpg", "postgresql+pg8000", "postgresql", "postgres",
+        "postgresql+psycopg2", "postgresql+psycopg", "postgresql+asyncpg", "postgresql+pg8000", "postgresql",
     ),
     "mariadb": (
         "mysql+pymysql", "mysql+mysqldb", "mysql+asyncmy", "mysql+aiomysql", "mysql", "mariadb+pymysql",
@@ -377,7 +377,7 @@ APP_RULES = {
     "sandbox": Rule("a dictionary", "{network: false}"),
     "database": Rule("a dictionary", "{engine: postgresql}"),
     "database.name": Rule(
-        "a lower-case letter and up to 30 lower-case letters, digits or underscores, not a database of the server's own",
+        "a lower-case letter and up to 30 lower-case letters, digits or underscores, and none of the server's own",
         "hello",
         lambda value: re.fullmatch(r"[a-z][a-z0-9_]{0,30}", value) is not None and value not in _SERVERS_OWN,
         shown=True,

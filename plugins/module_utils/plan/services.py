@@ -50,8 +50,8 @@ def services_of(app: dict[str, Any], platform: dict[str, Any], addresses: dict[s
     app: with its database completed. platform: what differs between distributions. addresses: those at which other
     hosts of the inventory reach the databases that they have, by the host's name; other hosts are addresses themselves.
 
-    Returns C(urls), by variable: the C(url), with PASSWORD where a password belongs, and where that comes from, C(secret)
-    of that name or C(password) of that name on the host C(kept_on); and C(units), of this host, that they need.
+    Returns `urls`, by variable: the `url`, with PASSWORD where a password belongs, and where that comes from, the
+    `secret` of that name or the `password` of that name on the host `kept_on`; and `units`, of this host, they need.
     """
     urls, units = {}, []
     database = app["database"]
@@ -183,7 +183,7 @@ def _cache(app, platform):
 
 
 def _cache_files(cache):
-    """What a cache is, as `file_set` takes it: its unit, and the app's account, which it needs before the app is there."""
+    """What a cache is, as `file_set` takes it: its unit, and the app's account, since the app comes later."""
     name, subject = cache["unit"].rpartition(".")[0], {"subject": cache["app"], "vars": {"cache": cache}}
     return [
         {"template": "cache.service.j2", "dest": f"/etc/systemd/system/{cache['unit']}", **subject},
