@@ -59,9 +59,9 @@ class Board:
         if not fields:
             command += ["--request", "POST"]
         command += ["--write-out", "\n%{http_code}", url]
-        body, _newline, status = subprocess.run(
-            command, capture_output=True, text=True, check=False
-        ).stdout.rpartition("\n")
+        body, _newline, status = subprocess.run(command, capture_output=True, text=True, check=False).stdout.rpartition(
+            "\n"
+        )
         return int(status), body
 
     def posts(self):

@@ -46,7 +46,9 @@ def test_an_account_has_its_own_database_alone(board):
     elsewhere = "peer"
     if (board.engine == "postgresql") == board.machine.debian:
         elsewhere = "secrets"
-        assert board.sql(f"CREATE DATABASE IF NOT EXISTS {elsewhere}" if board.engine == "mariadb" else "SELECT 1").rc == 0
+        assert (
+            board.sql(f"CREATE DATABASE IF NOT EXISTS {elsewhere}" if board.engine == "mariadb" else "SELECT 1").rc == 0
+        )
     if elsewhere == "peer":
         refused = board.sql("SELECT 1", user, elsewhere)
         assert refused.rc != 0 and "denied" in refused.stderr
@@ -89,7 +91,9 @@ def test_the_database_is_down_during_a_release_command(board):
     before = board.live
     with stopped(board):
         said = board.fail(env={"TRY": "command"})
-    assert f"{board.name}: release command: `flask db upgrade` exited with status" in said and "OperationalError" in said
+    assert (
+        f"{board.name}: release command: `flask db upgrade` exited with status" in said and "OperationalError" in said
+    )
     assert board.live == before and board.get("/health")[0] == 200
 
 

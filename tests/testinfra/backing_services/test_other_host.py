@@ -43,7 +43,8 @@ def alter(peer, server, password):
         server('cd / && runuser -u postgres -- psql -Atc "SELECT pg_terminate_backend(pid) FROM pg_stat_activity'
                " WHERE usename = 'flask-peer'\"")  # fmt: skip
     else:
-        server(f"mariadb -e \"SET PASSWORD FOR 'flask-peer'@'10.89.{network(peer)}.0/255.255.255.0' = PASSWORD('{password}')\"")
+        account = f"'flask-peer'@'10.89.{network(peer)}.0/255.255.255.0'"
+        server(f"mariadb -e \"SET PASSWORD FOR {account} = PASSWORD('{password}')\"")
         server("mariadb -e 'KILL USER \"flask-peer\"'")
 
 
@@ -61,7 +62,9 @@ def test_the_password_is_nowhere_else(peer, server, password):
     assert password not in server("journalctl --no-pager --output=cat")
     release = f"/opt/flask_apps/peer/releases/{peer.live}"
     readable = peer.machine.output(f"find {release}/ -type f -perm /077 | xargs cat")
-    assert password not in readable and re.search(r"^600 root$", peer.machine.output(f"stat -c '%a %U' {release}/environment"))
+    assert password not in readable and re.search(
+        r"^600 root$", peer.machine.output(f"stat -c '%a %U' {release}/environment")
+    )
     peer.deploy()
 
 

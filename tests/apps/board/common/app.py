@@ -1,4 +1,4 @@
-"""An app that keeps things: posts in a database, uploads in files, exports made by a worker that takes jobs from a queue."""
+"""An app that keeps things: posts in a database, uploads in files, and exports made by a worker with a queue."""
 
 import json
 import os
