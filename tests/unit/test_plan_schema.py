@@ -56,6 +56,7 @@ REFUSED_IN_AN_APP = {
     "database.user": "a b",
     "database.password_secret": "a-b",
     "database.scheme": "mssql",
+    "database.backups": -1,
     "database.variable": "1",
     "cache.variable": "a-b",
     "keep_releases": 0,

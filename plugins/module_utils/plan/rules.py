@@ -405,6 +405,7 @@ APP_RULES = {
         shown=True,
     ),
     "database.variable": _VARIABLE,
+    "database.backups": _number(0, 1000, "5"),
     "cache": Rule("a dictionary", "{engine: valkey}"),
     "cache.variable": _VARIABLE._replace(example="REDIS_URL"),
     "keep_releases": _number(1, 100, "3"),

@@ -13,6 +13,7 @@ from .rules import SCHEMES
 
 # Stands for a password in a URL of the plan; nothing else that is in one has braces.
 PASSWORD = "{password}"
+BACKUPS = "/var/backups/flask_apps"
 PORTS = {"postgresql": 5432, "mariadb": 3306}
 # Where a cache's socket is, in a directory that only its app's account may enter.
 CACHE_RUNTIME = "/run/flaskfleet-cache"
@@ -51,11 +52,15 @@ def services_of(app: dict[str, Any], platform: dict[str, Any], addresses: dict[s
     hosts of the inventory reach the databases that they have, by the host's name; other hosts are addresses themselves.
 
     Returns `urls`, by variable: the `url`, with PASSWORD where a password belongs, and where that comes from, the
-    `secret` of that name or the `password` of that name on the host `kept_on`; and `units`, of this host, they need.
+    `secret` of that name or the `password` of that name on the host `kept_on`; `units`, of this host, that they need;
+    and how a `backup` of the database is made and taken back, empty where none is wanted.
     """
     urls, units = {}, []
     database = app["database"]
+    backup: dict[str, Any] = {}
     if database:
+        if database["backups"]:
+            backup = _backup(app["name"], database, platform, addresses.get(database["host"], database["host"]))
         here = not database["host"]
         kept_on = database["host"] if database["host"] in addresses else ""
         urls[database["variable"]] = {
@@ -69,7 +74,7 @@ def services_of(app: dict[str, Any], platform: dict[str, Any], addresses: dict[s
         url = f"unix://{CACHE_RUNTIME}/{app['name']}/cache.sock?db=0"
         urls[app["cache"]["variable"]] = {"url": url, "secret": "", "kept_on": "", "password": ""}
         units.append(cache_unit(app["name"]))
-    return {"urls": urls, "units": units}
+    return {"urls": urls, "units": units, "backup": backup}
 
 
 def cache_unit(name: str) -> str:
@@ -101,6 +106,34 @@ def _database_url(database, platform, address):
         options["charset"] = "utf8mb4"
     query = f"?{urlencode(options, safe='/')}" if options else ""
     return f"{scheme}://{authority}/{name}{query}"
+
+
+def _backup(name, database, platform, address):
+    """The commands that dump a database, empty it and fill it again, without its password."""
+    here, own = not database["host"], database["name"]
+    socket = platform.get("sockets", {}).get(database["engine"], "")
+    account = [f"--user={database['user']}"] if database["engine"] == "mariadb" else [f"--username={database['user']}"]
+    reached = [f"--host={address}", f"--port={database['port']}"]
+    common = {key: database[key] for key in ("engine", "variable")}
+    common.update(keep=database["backups"], directory=f"{BACKUPS}/{name}")
+    if database["engine"] == "mariadb":
+        client = [*account, *([f"--socket={socket}"] if here else reached)]
+        # one moment of all tables; the rest of what belongs to the database
+        dump = ["--single-transaction", "--no-tablespaces", "--routines", "--events", "--triggers"]
+        anew = f"DROP DATABASE `{own}`; CREATE DATABASE `{own}` CHARACTER SET utf8mb4"
+        return {
+            **common,
+            "dump": ["mariadb-dump", *client, *dump, own],
+            "empty": [["mariadb", *client, f"--execute={anew}"]],
+            "load": ["mariadb", *client, own],
+        }
+    client = [*account, "--no-password", *([f"--host={socket}"] if here else reached)]
+    return {
+        **common,
+        "dump": ["pg_dump", *client, "--format=custom", "--no-owner", "--no-acl", own],
+        "empty": [["psql", *client, "--quiet", "--command=DROP OWNED BY CURRENT_USER CASCADE", own]],
+        "load": ["pg_restore", *client, "--no-owner", "--no-acl", "--exit-on-error", f"--dbname={own}"],
+    }
 
 
 def plan_services(
