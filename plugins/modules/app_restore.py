@@ -82,13 +82,15 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import u
 
 
 def restore(module, app, backups, name):
-    with lock(app.root, module.params["lock_timeout"]), lock(app.root, name=app.name):
-        live = app.live()
-        systemctl("stop", "--", app.target, app.unit(live), app.unit(live, "socket"), f"flask-{app.name}.*", limit=300)
+    """Raises CommandFailed, LockTimeout, OSError."""
+    with lock(app.root, module.params["lock_timeout"]):
         try:
-            backups.load(live, name, module.params["timeout"])
+            with lock(app.root, name=app.name):
+                limit = 120 + app.patience()
+                systemctl("stop", "--", app.target, f"flask-{app.name}@*", f"flask-{app.name}.*", limit=limit)
+                backups.load(app.live(), name, module.params["timeout"])
         finally:
-            systemctl("start", "--", app.target, limit=300)
+            systemctl("start", "--", app.target)  # which takes the app's lock
 
 
 def main():

@@ -119,3 +119,21 @@ def test_a_check_names_the_release_each_app_would_get(app, execute):
     assert "  + a..c\n" in result["diff"][0]["prepared"]
     builds["hello"]["commit"] = None
     assert execute(check=True, builds=builds)["summary"] == ["hello: a -> unknown until deployed, http://hello.test/"]
+
+
+def test_a_rollback_warns_of_what_release_commands_have_changed(app, execute):
+    recorded(app, "a", created=1, release_commands=1)
+    recorded(app, "b", created=2, release_commands=1, backup="/backups/b.dump")
+    recorded(app, "c", created=3, live=True, replaced="a", release_commands=2, backup="/backups/c.dump")
+
+    def warnings(release=""):
+        return json.dumps(execute(check=True, rollback={"hello": release}).get("warnings"))
+
+    warning = (
+        "hello: release commands of {} stay done, which {} must bear with; the data of before is in /backups/{}.dump, "
+        "which flaskfleet.deploy.restore takes back"
+    )
+    assert warning.format("b and c", "a", "b") in warnings()
+    assert warning.format("c", "b", "c") in warnings("b")
+    app.note("c", release_commands=0)
+    assert warnings("b") == "null"
