@@ -122,9 +122,9 @@ def test_a_check_names_the_release_each_app_would_get(app, execute):
 
 
 def test_a_rollback_warns_of_what_release_commands_have_changed(app, execute):
-    recorded(app, "a", created=1, release_commands=1)
-    recorded(app, "b", created=2, release_commands=1, backup="/backups/b.dump")
-    recorded(app, "c", created=3, live=True, replaced="a", release_commands=2, backup="/backups/c.dump")
+    recorded(app, "aaaa", created=1, release_commands=1)
+    recorded(app, "bbbb", created=2, release_commands=1, backup="/backups/b.dump")
+    recorded(app, "cccc", created=3, live=True, replaced="aaaa", release_commands=2, backup="/backups/c.dump")
 
     def warnings(release=""):
         return json.dumps(execute(check=True, rollback={"hello": release}).get("warnings"))
@@ -133,7 +133,7 @@ def test_a_rollback_warns_of_what_release_commands_have_changed(app, execute):
         "hello: release commands of {} stay done, which {} must bear with; the data of before is in /backups/{}.dump, "
         "which flaskfleet.deploy.restore takes back"
     )
-    assert warning.format("b and c", "a", "b") in warnings()
-    assert warning.format("c", "b", "c") in warnings("b")
-    app.note("c", release_commands=0)
-    assert warnings("b") == "null"
+    assert warning.format("bbbb and cccc", "aaaa", "b") in warnings()
+    assert warning.format("cccc", "bbbb", "c") in warnings("bbbb")
+    app.note("cccc", release_commands=0)
+    assert warnings("bbbb") == "null"
