@@ -68,8 +68,8 @@ class ActionModule(ActionBase):
                 password = kept.get(service["kept_on"], {}).get(service["password"], "")
                 if not password and not self._task.check_mode:
                     raise AnsibleActionFail(
-                        f"{app['name']}: {service['kept_on']} has no database for it yet; run the playbook "
-                        "flaskfleet.deploy.databases on it first"
+                        f"{app['name']}: {service['kept_on']} keeps no password of its database; have the playbook "
+                        "flaskfleet.deploy.databases, or site, run on that host first"
                     )
             urls[variable] = fill_in(service["url"], password)
             # also as it stands in the URL

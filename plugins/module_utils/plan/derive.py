@@ -265,8 +265,8 @@ def _limits(declared):
 
 def _leader(app, settings, inventory):
     """The host that runs the app's release commands when it is another one, else empty."""
-    if not app["release_commands"]:
-        return ""
+    if not app["release_commands"] or (app["database"] and not app["database"]["host"]):
+        return ""  # what they change is this host's own
     leader = settings["flask_app_release_leader"] or inventory.leader_of(app["name"])
     return "" if leader == inventory.host else leader
 

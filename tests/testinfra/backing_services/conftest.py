@@ -31,6 +31,7 @@ class Board:
         return {
             "flask_apps": "{{ test_board_apps }}",
             "flask_app_defaults": "{{ test_board_defaults }}",
+            "flask_app_release_leader": "{{ inventory_hostname }}",
             "flask_app_only": [self.name],
             "flask_app_overrides": {self.name: changes},
         }
