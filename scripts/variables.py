@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import sys
@@ -16,12 +15,11 @@ import yaml
 
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
-UNSUPPORTED = importlib.import_module("plugins.module_utils.plan.rules").UNSUPPORTED
 LISTS = {"flask_apps": "An app", "nginx_sites": "A site"}
 HEAD = """# Variables of the roles
 
 Made from the roles' `meta/argument_specs.yml` by `scripts/variables.py docs/variables.md`; `ansible-doc --type role`
-shows the same. What is marked *not yet* takes no other value than its default.
+shows the same.
 """
 
 
@@ -61,8 +59,6 @@ def rows(options, prefix=""):
         meaning = " ".join(plain(text) for text in sentences(option["description"]))
         if "choices" in option:
             meaning += " One of " + ", ".join(f"`{choice}`" for choice in option["choices"]) + "."
-        if key in UNSUPPORTED:
-            meaning += " *Not yet.*"
         yield f"| `{key}` | {kind} | {default} | {meaning} |".replace("|  |", "| |")
         if name not in LISTS:
             brackets = "[]" if option.get("type") == "list" else ""

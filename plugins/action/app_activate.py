@@ -9,6 +9,7 @@ from ansible.plugins.action import ActionBase
 
 from ..module_utils.payload import encode
 from ..module_utils.plan import PlanError, collect_secrets
+from ..module_utils.plan.services import PASSWORD, fill_in
 from ..module_utils.plan.variables import plain_variables
 from ..plugin_utils.heartbeat import heartbeat
 from ..plugin_utils.templates import Renderer, TemplateError
@@ -42,12 +43,35 @@ class ActionModule(ActionBase):
         variables = plain_variables(self._templar, self._loader, task_vars)
         secrets = collect_secrets(variables)
         renderer = Renderer(self, task_vars, variables.get("flask_app_template_paths", ()))
-        apps = {}
+        # registered by a task with no_log: in no argument, and so in no output
+        registered = task_vars.get("__flask_app_passwords", {}).get("results", ())
+        kept = {each["item"]["host"]: each["passwords"] for each in registered if "passwords" in each}
+        apps, hidden = {}, []
         for app in plan["apps"]:
             name = str(app["name"])
             files = {
                 str(file): renderer.render(template, {"app": app, "plan": plan, "process": file.partition(".")[0]})
                 for file, template in app["release_files"].items()
             }
-            apps[name] = {"files": files, "environment": {**app["env"], **secrets[name]["secrets"]}}
-        return {"apps": apps, "secrets": [value for app in secrets.values() for value in app["secrets"].values()]}
+            urls, passwords = self._urls(app, secrets[name]["secrets"], kept)
+            hidden += passwords
+            apps[name] = {"files": files, "environment": {**app["env"], **urls, **secrets[name]["secrets"]}}
+        hidden += [value for app in secrets.values() for value in app["secrets"].values()]
+        return {"apps": apps, "secrets": hidden}
+
+    def _urls(self, app, secrets, kept):
+        """({variable: URL of a backing service, password included}, the passwords in them)."""
+        urls, passwords = {}, []
+        for variable, service in app["services"]["urls"].items():
+            password = secrets[service["secret"]] if service["secret"] else ""
+            if service["kept_on"]:
+                password = kept.get(service["kept_on"], {}).get(service["password"], "")
+                if not password and not self._task.check_mode:
+                    raise AnsibleActionFail(
+                        f"{app['name']}: {service['kept_on']} keeps no password of its database; have the playbook "
+                        "flaskfleet.deploy.databases, or site, run on that host first"
+                    )
+            urls[variable] = fill_in(service["url"], password)
+            # also as it stands in the URL
+            passwords += [password, fill_in(PASSWORD, password), urls[variable]] if password else []
+        return urls, passwords

@@ -12,11 +12,13 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import json
+import math
 import os
 import pwd
 import re
 import time
 
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.backups import Backups
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.configuration import changed_settings, settings_of
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.memory import NotEnough, used
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import (
@@ -79,6 +81,7 @@ def recipe_of_plan(app, proxy_user, build, files, environment):
         "processes": app["processes"],
         "jobs": app["jobs"],
         "settings": settings_of(app),
+        "backup": app["services"]["backup"],
         "files": {**files, "environment": render_environment(environment)},
     }
 
@@ -148,6 +151,7 @@ class Activation:
     :ivar seconds: from the first step to the switch; None without one
     :ivar error: the ActivationError that it ended with
     :ivar touched: whether anything on the host may have changed
+    :ivar backup: the dump of its database that was made
     :ivar pending: the release commands that the wanted release has not been through
     """
 
@@ -164,6 +168,7 @@ class Activation:
         self.seconds = None
         self.error = None
         self.touched = False
+        self.backup = ""
         self.pending = self._pending()
 
     def _choose(self, ending):
@@ -270,6 +275,8 @@ class Activation:
             self.write()
         done = len(self.commands["release_commands"]) - len(self.pending)
         try:
+            if self.recipe.get("backup") and not done:
+                self._back_up()
             with guard.claim(self._memory_of_live()):
                 for number, command in enumerate(self.pending, done + 1):
                     self.run_command("release command", command)
@@ -280,6 +287,22 @@ class Activation:
             with lock(self.host.root, name=self.host.name):
                 self._give_up(error)
             raise
+
+    def _back_up(self):
+        """Dump the database before anything changes it."""
+        try:
+            self.backup = Backups(self.host, self.recipe["backup"]).make(self.release, self.limit)
+        except CommandFailed as error:
+            command = self.recipe["backup"]["dump"][0]
+            raise ActivationError("backup", f"`{command}` {error}", error.output, command, error.status) from error
+        self.host.note(self.release, backup=self.backup)
+
+    def crossed(self):
+        """[(release, dump of before it)] of those after the one that this goes back to whose commands were run."""
+        records = self.host.records()
+        since = records.get(self.back, {}).get("created", math.inf)
+        marks = {name: self.host.mark(name) for name, each in records.items() if each["created"] > since}
+        return [(name, mark.get("backup", "")) for name, mark in marks.items() if mark.get("release_commands")]
 
     @contextlib.contextmanager
     def _app_locked(self):
@@ -414,3 +437,9 @@ def ending_releases():
 def secrets_in(environment, settings):
     """{"secrets.NAME": value} of what an environment has beside the declared ``env``."""
     return {f"secrets.{name}": value for name, value in environment.items() if f"env.{name}" not in settings}
+
+
+def secrets_of(host, name):
+    """The secret values in a release's environment."""
+    environment = parse_environment(read_text(os.path.join(host.releases_directory, name, "environment")))
+    return secrets_in(environment, host.release(name).get("settings", {})).values()

@@ -11,6 +11,10 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+from urllib.parse import unquote
+
+_URL_PASSWORD = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#:@]*:([^/?#@]+)@")
 
 
 def encode(value):
@@ -29,6 +33,9 @@ def scrub(text, secrets):
     Of a secret of several lines each line is one too, since output and journal come in lines.
     """
     values = {str(each) for each in secrets}
+    # of a URL, such as a database's, the password by itself
+    found = [match[1] for value in values for match in [_URL_PASSWORD.match(value)] if match]
+    values |= {*found, *map(unquote, found)}
     parts = {line for value in values for line in (value, *value.splitlines()) if line.strip()}
     for part in sorted(parts, key=len, reverse=True):
         text = text.replace(part, "********")

@@ -87,6 +87,9 @@ apps:
       description: The release commands that were run, or would be in check mode.
       type: list
       elements: str
+    backup:
+      description: The dump of its database that was made before the release commands; empty where there was none.
+      type: str
     release_leader:
       description: The host that runs the app's release commands, which this one left out; empty where there were none.
       type: str
@@ -204,9 +207,19 @@ class Run:
         entry.update(seconds=round(each.seconds or 0.0, 2), url=each.recipe["url"])
         entry["release_commands"] = [] if each.leader else pending
         entry["release_leader"] = each.leader if pending else ""
+        entry["backup"] = each.backup
+        self.warn_of_migrations(each)
         self.result["changed"] = self.result["changed"] or changed
         self.result["apps"][name] = entry
         self.result["summary"].append(release_line(name, entry))
+
+    def warn_of_migrations(self, each):
+        crossed = each.crossed() if each.back and each.needed else []
+        if crossed:
+            name, backup = each.host.name, crossed[0][1]
+            how = f"; the data of before is in {backup}, which flaskfleet.deploy.restore takes back" if backup else ""
+            ran = " and ".join(release for release, _backup in crossed)
+            self.module.warn(f"{name}: release commands of {ran} stay done, which {each.release} must bear with{how}")
 
     def fail(self, name, error, path="."):
         output = [scrub(line, self.secrets) for line in error.output]

@@ -76,21 +76,11 @@ rc:
   type: int
 """
 
-import os
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.activation import secrets_in
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.activation import secrets_of
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.payload import scrub
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import App, CommandFailed, apps_on_host
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import sharing_hint
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import parse_environment
-
-
-def secrets_of(app, name):
-    """The secret values in a release's environment."""
-    with open(os.path.join(app.releases_directory, name, "environment"), encoding="utf-8", newline="") as stream:
-        environment = parse_environment(stream.read())
-    return secrets_in(environment, app.release(name).get("settings", {})).values()
 
 
 def main():

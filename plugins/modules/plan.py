@@ -225,7 +225,11 @@ apps:
       description: What the sandbox lets through, complete.
       type: dict
     database:
-      description: The database that it wants, empty when none.
+      description: The database that it wants, complete, empty when none. C(host) is empty when it is on the app's host.
+      type: dict
+    services:
+      description: C(urls) of its database and cache by the variable that gets them, each with C(url), without a
+        password, and where that comes from; and the C(units) of this host that they need.
       type: dict
     cache:
       description: The cache that it wants, empty when none.
@@ -321,6 +325,15 @@ renewal_files:
   elements: dict
 selinux_files:
   description: Module of the policy of SELinux, in the shape that M(flaskfleet.deploy.file_set) takes.
+  returned: success
+  type: list
+  elements: dict
+services:
+  description: What the role backing_service makes on this host, for its apps and others'; empty for other roles.
+  returned: success
+  type: dict
+passwords:
+  description: Other hosts that keep passwords of the apps' databases, each with C(host) and C(names).
   returned: success
   type: list
   elements: dict

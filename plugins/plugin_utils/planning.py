@@ -9,7 +9,7 @@ import traceback
 
 from ansible.plugins.loader import lookup_loader
 
-from ..module_utils.plan import Inventory, PlanError, make_plan, misspelt_variables, plain_variables
+from ..module_utils.plan import Inventory, PlanError, make_plan, misspelt_variables, plain_variables, role_variables
 
 
 class PlanFailure(Exception):
@@ -31,7 +31,14 @@ def plan_for_host(plugin, task_vars, platform, hostname=None, rollback=False):
     try:
         variables = plain_variables(plugin._templar, plugin._loader, task_vars)
         hosts = [*task_vars["groups"]["all"], name]  # an implicit localhost is in no group
-        inventory = Inventory(name, hosts, lambda app: _leader_of(app, plugin, task_vars))
+        inventory = Inventory(
+            name,
+            hosts,
+            leader_of=lambda app: _leader_of(app, plugin, task_vars),
+            address_of=lambda host: str(task_vars["hostvars"][host].get("backing_service_address", "")),
+            in_group=lambda group: name in task_vars["groups"].get(group, ()),
+            variables_of=lambda group: _variables_of(group, plugin, task_vars),
+        )
         plan = make_plan(variables, platform, hostname or name, rollback, inventory)
         return {**plan, "warnings": plan["warnings"] + misspelt_variables(task_vars)}
     except PlanError as error:
@@ -52,6 +59,18 @@ def _leader_of(app, plugin, task_vars):
     everywhere = not _declares(hostvars[own], app)  # the list is the play's own variable, or a role's parameter
     declaring = (host for host in _hosts_of_play(plugin, task_vars) if everywhere or _declares(hostvars[host], app))
     return str(next(declaring, own))
+
+
+def _variables_of(group, plugin, task_vars):
+    """{host: the roles' variables, as plain data} of the other hosts of a group."""
+    found = {}
+    for host in task_vars["groups"].get(group, ()):
+        if host != task_vars["inventory_hostname"]:
+            own = task_vars["hostvars"][host]
+            found[host] = plain_variables(
+                plugin._templar, plugin._loader, {name: own[name] for name in role_variables() if name in own}
+            )
+    return found
 
 
 def _hosts_of_play(plugin, task_vars):

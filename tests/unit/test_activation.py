@@ -858,3 +858,36 @@ def test_await_verdict_waits_for_the_reason(app, live, clock, monkeypatch):
 def test_the_mark_can_be_read_by_people(app):
     app.set_mark("one", "settled")
     assert json.loads(Path(app.marks_directory, "one.json").read_text())["state"] == "settled"
+
+
+# --- dumps of databases ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dumps(monkeypatch, commands):
+    """Dumps instead of making them, in the order of all commands."""
+
+    def make(backups, release, limit):
+        commands.append(f"dump before {release}")
+        if "dump" in commands.failing:
+            raise CommandFailed(2, ["no room"])
+        return f"/backups/{release}"
+
+    monkeypatch.setattr(activation.Backups, "make", make)
+    return {"directory": "/backups", "dump": ["pg_dump", "hello"]}
+
+
+def test_a_database_is_dumped_before_its_release_commands(host, activate, commands, dumps, stem):
+    wanted = activate(options={"commands": {"release_commands": ["flask db upgrade"]}}, services={"backup": dumps})
+    assert outcome(wanted) is None and commands == [f"dump before {stem}", "flask db upgrade"]
+    assert wanted.backup == host.mark(stem)["backup"] == f"/backups/{stem}"
+
+
+def test_a_dump_that_fails_lets_nothing_change(host, activate, commands, dumps, stem):
+    host.add("old", live=True)
+    commands.failing = ["dump"]
+    error = outcome(
+        activate(options={"commands": {"release_commands": ["flask db upgrade"]}}, services={"backup": dumps})
+    )
+    assert (error.step, str(error), error.output) == ("backup", "`pg_dump` exited with status 2", ["no room"])
+    assert "flask db upgrade" not in commands and host.live() == "old" and host.failed(stem)

@@ -94,7 +94,7 @@ def test_a_check_of_a_rollback_tells_what_it_would_do_and_touches_nothing(app, e
     recorded(app, "b", created=2, live=True, replaced="a")
     result = execute(check=True, diff=True, rollback={"hello": ""})
     entry = {"from": "b", "to": "a", "changed": True, "mended": [], "url": "", "seconds": 0.0}
-    entry |= {"release_commands": [], "release_leader": ""}
+    entry |= {"release_commands": [], "release_leader": "", "backup": ""}
     assert result["apps"]["hello"] | {"url": ""} == entry
     assert result["diff"] == [{"prepared": "hello: b -> a\n  - a..b\n  ~ env.A changed\n  ~ secrets.TOKEN changed\n"}]
     assert result["changed"] is True and result["errors"] == []
@@ -119,3 +119,23 @@ def test_a_check_names_the_release_each_app_would_get(app, execute):
     assert "  + a..c\n" in result["diff"][0]["prepared"]
     builds["hello"]["commit"] = None
     assert execute(check=True, builds=builds)["summary"] == ["hello: a -> unknown until deployed, http://hello.test/"]
+
+
+def test_a_rollback_warns_of_what_release_commands_have_changed(app, execute):
+    recorded(app, "aaaa", created=1, release_commands=1)
+    recorded(app, "bbbb", created=2, release_commands=1, backup="/backups/b.dump")
+    recorded(app, "cccc", created=3, live=True, replaced="aaaa", release_commands=2, backup="/backups/c.dump")
+
+    def warnings(release=""):
+        return json.dumps(execute(check=True, rollback={"hello": release}).get("warnings"))
+
+    warning = (
+        "hello: release commands of {} stay done, which {} must bear with; the data of before is in /backups/{}.dump, "
+        "which flaskfleet.deploy.restore takes back"
+    )
+    assert warning.format("bbbb and cccc", "aaaa", "b") in warnings()
+    assert warning.format("cccc", "bbbb", "c") in warnings("bbbb")
+    told = warnings("bbbb")
+    app.note("cccc", release_commands=0)
+    app.note("bbbb", release_commands=0)
+    assert warnings() == warnings("bbbb") == told, "nothing more"

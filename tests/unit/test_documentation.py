@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible_collections.flaskfleet.deploy.plugins.module_utils import plan
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import rules
 
 COLLECTIONS = Path(plan.__file__).parents[6]
 PROJECT = Path(__file__).resolve().parents[2]
@@ -59,10 +58,10 @@ def readme_keys():
         yield from zip(keys, defaults)
 
 
-def test_readme_has_every_key_that_works_with_its_default():
+def test_readme_has_every_key_with_its_default():
     known = options("flask_app")["flask_apps"]["options"]
     documented = dict(readme_keys())
-    assert set(documented) == set(known) - set(rules.UNSUPPORTED)
+    assert set(documented) == set(known)
     for key, default in documented.items():
         if default in ("required", "derived"):
             assert default == ("required" if known[key].get("required") else "derived"), key
@@ -85,11 +84,6 @@ def test_specifications_have_no_templates(role):
     text = (PROJECT / "roles" / role / "meta" / "argument_specs.yml").read_text()
     options = json.dumps(yaml.safe_load(text)["argument_specs"]["main"]["options"])
     assert not re.search("{[{%#]", re.sub('"default": "{{ nginx_site_host_names [^}]*}}"', "", options))
-
-
-@pytest.mark.parametrize("key", sorted(key for key in rules.UNSUPPORTED if "." not in key))
-def test_what_does_not_work_yet_is_a_documented_variable(key):
-    assert key in {**options("flask_app"), **options("flask_app")["flask_apps"]["options"]}
 
 
 def test_readme_names_variables_that_exist():

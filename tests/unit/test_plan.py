@@ -15,7 +15,6 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import (
     make_plan,
     misspelt_variables,
     plain_variables,
-    rules,
 )
 
 HELLO = {"name": "hello", "domain": "hello.test", "repository": "https://git.test/hello.git"}
@@ -300,16 +299,6 @@ def test_default_values_of_unsupported_keys_are_fine():
         }
     )
     assert app == app_of({})
-
-
-def test_what_is_not_supported_yet_is_planned_all_the_same(monkeypatch):
-    monkeypatch.setattr(rules, "UNSUPPORTED", {})
-    app = app_of(
-        {
-            "database": {"engine": "mariadb"},
-        }
-    )
-    assert app["database"] == {"engine": "mariadb", "name": "", "variable": "DATABASE_URL"}
 
 
 def test_interpreters():

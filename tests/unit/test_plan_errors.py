@@ -9,7 +9,7 @@ import datetime
 import re
 
 import pytest
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import PlanError, collect_secrets, make_plan, rules
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import PlanError, collect_secrets, make_plan
 
 HELLO = {"name": "hello", "domain": "hello.test", "repository": "https://git.test/hello.git"}
 OTHER = {"name": "other", "domain": "other.test", "repository": "https://git.test/other.git"}
@@ -398,13 +398,40 @@ OF_AN_APP = {
         "`sandbox.writable[0]` must be outside of /opt/flask_apps, /var/lib/flask_apps, /run/flask_apps; an app's own "
         "data is writable without it",
     ),
-    "database": (
-        {"database": {"engine": "mariadb"}},
-        "`database` is not supported yet, it comes with backing services; leave it out",
+    "database without engine": (
+        {"database": {"name": "hello"}},
+        "`database.engine` is missing; for example `database: {engine: postgresql}`",
     ),
-    "cache": (
-        {"cache": {"engine": "redis"}},
-        "`cache` is not supported yet, it comes with backing services; leave it out",
+    "database that is the server's own": (
+        {"database": {"engine": "mariadb", "name": "mysql"}},
+        "`database.name` must be a lower-case letter and up to 30 lower-case letters, digits or underscores, and "
+        "none of the server's own, not 'mysql'; for example `database: {name: hello}`",
+    ),
+    "driver of another engine": (
+        {"database": {"engine": "mariadb", "scheme": "postgresql"}},
+        "`database.scheme` must be one of mysql+pymysql, mysql+mysqldb, mysql+asyncmy, mysql+aiomysql, mysql, "
+        "mariadb+pymysql, mariadb+mysqldb, mariadb+asyncmy, mariadb+aiomysql, not 'postgresql'",
+    ),
+    "variable of the database in env": (
+        {"database": {"engine": "mariadb"}, "env": {"DATABASE_URL": CANARY}},
+        "`env.DATABASE_URL` is what `database` sets; leave one of them out",
+    ),
+    "variable of the cache among the secrets": (
+        {"cache": {"engine": "redis"}, "secrets": {"REDIS_URL": CANARY}},
+        "`secrets.REDIS_URL` is what `cache` sets; leave one of them out",
+    ),
+    "one variable for both": (
+        {"cache": {"engine": "redis"}, "database": {"engine": "mariadb", "variable": "REDIS_URL"}},
+        "`cache.variable` is that of `database` as well",
+    ),
+    "account of a database on the app's own host": (
+        {"database": {"engine": "mariadb", "user": "other"}},
+        "`database.host` is missing, where `user` belong; on its own host an app's account logs in as itself; "
+        "for example `database: {host: db1}`",
+    ),
+    "password of a database that is no secret": (
+        {"database": {"engine": "mariadb", "host": "db.test", "password_secret": "PASSWORD"}},
+        "`secrets.PASSWORD` is missing, which `database.password_secret` names",
     ),
     "process without command": (
         {"processes": {"worker": {"instances": 2}}},
@@ -436,7 +463,6 @@ OF_AN_APP = {
         "`processes.worker.limits.memory_max` must be a size with its unit K, M, G or T, or a percentage, not '512'; "
         "for example `processes: {nightly: {limits: {memory_max: 512M}}}`",
     ),
-    # Wrong within what is not supported yet
     "folder without URL": (
         {"static": [{"path": "static"}]},
         "`static[0].url` is missing; for example `static: [{url: /static}]`",
@@ -654,16 +680,12 @@ def test_error_of_a_rollback(variables, expected):
     assert raised.value.errors == [expected]
 
 
-def test_error_of_what_is_not_supported_yet(monkeypatch):
-    """These wait behind "not supported yet"."""
-    monkeypatch.setattr(rules, "UNSUPPORTED", {})
+def test_a_process_and_a_schedule_of_one_name():
     app = {
         **HELLO,
         "processes": {"tidy": "a"},
         "schedules": {"tidy": {"command": "b", "on_calendar": "daily"}},
-        "database": {"name": "hello"},
     }
     assert errors_of({"flask_apps": [app]}) == [
         "flask_apps[0] (hello): `processes.tidy` is the name of a schedule as well; every unit needs its own",
-        "flask_apps[0] (hello): `database.engine` is missing; for example `database: {engine: postgresql}`",
     ]

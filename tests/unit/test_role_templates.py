@@ -98,11 +98,12 @@ def test_every_template_is_rendered_here(files):
     files = [*plan_of({"schedules": TIDY})["unit_files"], *plan_of()["site_files"]]
     files += plan_of({"tls": {"mode": "acme"}}, nginx_site_acme_ca_file="/etc/ca.pem")["renewal_files"]
     files += make_plan({}, {"selinux_module": "/flaskfleet.cil"}, "web1")["selinux_files"]
+    files += service_plan()["services"]["cache_files"]
     known = {each["template"] for each in files if "template" in each}
     for kind in ("gunicorn", "granian"):
         everything = {"server": {"kind": kind}, "processes": {"worker": "rq"}}
         known |= set(plan_of(everything)["apps"][0]["release_files"].values())
-    assert templates - known == {"host.sysusers.conf.j2", "host.tmpfiles.conf.j2"}
+    assert templates - known == {"host.sysusers.conf.j2", "host.tmpfiles.conf.j2", "mariadb.cnf.j2"}
 
 
 def test_every_file_tells_who_wrote_it_and_ends_its_last_line(files):
@@ -121,6 +122,47 @@ def test_nothing_between_releases_differs(files):
         assert (text == other[name]) is (name not in ("gunicorn.conf.py", "service.conf")), name
     granian = rendered({"server": {"kind": "granian"}})
     assert all(granian[name] == text for name, text in files.items() if name.startswith("/etc/"))
+
+
+# --- backing services ------------------------------------------------------------------------------------------------
+
+
+def service_plan(family="Debian", **changes):
+    own = yaml.safe_load((ROLES / "backing_service" / "vars" / "main.yml").read_text())
+    app = {**HELLO, "cache": {"engine": "redis"}, **changes}
+    return make_plan({"flask_apps": [app]}, own["__backing_service_platforms"][family], "web1")
+
+
+def test_a_cache_is_its_app_s_alone(files):
+    plan = service_plan()
+    render = renderer(role="backing_service", plan=plan).render
+    made = {
+        each["dest"]: render(each["template"], {"app": plan["apps"][0], **each["vars"]})
+        for each in plan["services"]["cache_files"]
+    }
+    unit = directives(made["/etc/systemd/system/flaskfleet-cache-hello.service"])
+    command = shlex.split(unit["Service"]["ExecStart"][0])
+    assert command[0] == "/usr/bin/redis-server" and command[command.index("--port") + 1] == "0"
+    socket = plan["apps"][0]["services"]["urls"]["REDIS_URL"]["url"].removeprefix("unix://").partition("?")[0]
+    assert command[command.index("--unixsocket") + 1] == socket == "/run/flaskfleet-cache/hello/cache.sock"
+    expected = {"User": "flask-hello", "RuntimeDirectory": "flaskfleet-cache/hello", "RuntimeDirectoryMode": "0700"}
+    assert {name: unit["Service"][name] for name in expected} == {name: [value] for name, value in expected.items()}
+    account = made["/etc/sysusers.d/flaskfleet-cache-hello.conf"]
+    assert lines(account) == lines(files["/etc/sysusers.d/flask-hello.conf"]), "else systemd-sysusers would complain"
+
+
+def test_a_database_is_up_before_its_app():
+    unit = directives(rendered({"database": {"engine": "mariadb"}})["/etc/systemd/system/flask-hello.live.service"])[
+        "Unit"
+    ]
+    assert unit["After"] == ["network.target mariadb.service"] and unit["Wants"] == ["mariadb.service"]
+
+
+@pytest.mark.parametrize("listen, address", [({}, "127.0.0.1"), ({"mariadb": "10.0.0.5"}, "10.0.0.5")])
+def test_where_mariadb_listens(listen, address):
+    wanted = {"listen": listen}
+    text = renderer(role="backing_service", __backing_service_wanted=wanted).render("mariadb.cnf.j2", {})
+    assert lines(text) == ["[mariadbd]", f"bind-address = {address}", "character-set-server = utf8mb4"]
 
 
 # --- units -----------------------------------------------------------------------------------------------------------

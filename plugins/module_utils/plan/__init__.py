@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from .derive import Inventory, host_label, make_plan
-from .reading import PlanError, collect_certificates, collect_secrets
+from .reading import PlanError, collect_certificates, collect_secrets, role_variables
 from .variables import misspelt_variables, plain_variables
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "make_plan",
     "misspelt_variables",
     "plain_variables",
+    "role_variables",
 ]

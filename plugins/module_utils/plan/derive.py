@@ -21,6 +21,7 @@ from ..remote import ssh_server
 from .reading import account, read
 from .rules import without_credentials
 from .schema import ROLES
+from .services import database_of, plan_services, services_of
 
 CERTIFICATES = "/etc/nginx/certificates"
 PAGES = "/etc/nginx/pages"
@@ -60,12 +61,17 @@ _UNIT_TEMPLATES = ("web.service.j2", "web.socket.j2", "base/sandbox.conf.j2", "b
 
 class Inventory(NamedTuple):
     """What a plan asks of the inventory. host: its name of the host that is planned for. hosts: the names of all.
-    leader_of: tells the first host of the play that declares an app, given by name.
+    leader_of: tells the first host of the play that declares an app, given by name. address_of: tells the address at
+    which other hosts reach the services of a host, empty when there is none. in_group: tells whether the host is in a
+    group. variables_of: tells the roles' variables, as plain data, of the other hosts of a group, by their name.
     """
 
     host: str
     hosts: list[str]
     leader_of: Callable[[str], str]
+    address_of: Callable[[str], str] = lambda host: ""
+    in_group: Callable[[str], bool] = lambda group: True
+    variables_of: Callable[[str], dict[str, dict[str, Any]]] = lambda group: {}
 
 
 def make_plan(
@@ -84,8 +90,9 @@ def make_plan(
     Returns plain data without any secret, in the shape that the module's RETURN documents. Raises PlanError with all
     errors.
     """
-    declared = read(variables, rollback, inventory.hosts if inventory else None)
+    declared = read(variables, rollback, inventory)
     settings = declared.settings
+    addresses = _addresses(declared.apps, inventory) if inventory else {}
     templates = functools.cache(functools.partial(_digest, template_paths=settings["flask_app_template_paths"]))
     everything = [*declared.apps, *declared.sites]
     taken = {name for each in everything for name in (each["domain"], *each["aliases"])}
@@ -93,6 +100,8 @@ def make_plan(
     selected = [app for app in declared.apps if app["name"] in declared.only]
     apps = [_app(app, settings, platform, label, taken, templates) for app in selected if app["state"] == "present"]
     for app in apps:
+        app["database"] = database_of(app, inventory.host if inventory else hostname, app["user"])
+        app["services"] = services_of(app, platform, addresses)
         app["release_leader"] = _leader(app, settings, inventory) if inventory and not rollback else ""
     sites = [_site_of_app(app) for app in apps]
     sites += [_site(site) for site in declared.sites if site["state"] == "present"]
@@ -114,8 +123,10 @@ def make_plan(
         "selinux_files": _selinux_files(declared, settings, platform),
         "interpreters": _interpreters(apps),
         "packages": sorted({*platform.get("packages", ()), *_packages_of_apps(apps, platform)}),
+        "services": _services(apps, declared, settings, platform, inventory),
         "declared": [app["name"] for app in declared.apps],
         "declared_sites": [each["name"] for each in everything],
+        "passwords": _passwords(apps),
         "rollback": rollback,
         "rollback_to": _rollback_targets(apps, settings["flask_app_rollback_to"]) if rollback else {},
         "hooks": settings["flask_app_hooks"],
@@ -140,6 +151,41 @@ def _packages_of_apps(apps, platform):
     wanted = {package for app in apps for package in app["system_packages"]}
     by_ssh = any(ssh_server(app["repository"]) for app in apps)
     return wanted.union(platform.get("ssh_packages", ()) if by_ssh else ())
+
+
+def _addresses(apps, inventory):
+    """Where the apps' databases on other hosts of the inventory are reached, by host."""
+    named = {app["database"]["host"] for app in apps if app["database"] and app["state"] == "present"}
+    return {host: inventory.address_of(host) for host in sorted(named & set(inventory.hosts) - {inventory.host})}
+
+
+def _passwords(apps):
+    """Which hosts keep which passwords of the apps' databases."""
+    kept: dict[str, list] = {}
+    for app in apps:
+        for each in app["services"]["urls"].values():
+            if each["kept_on"]:
+                kept.setdefault(each["kept_on"], []).append(each["password"])
+    return [{"host": host, "names": names} for host, names in kept.items()]
+
+
+def _services(apps, declared, settings, platform, inventory):
+    """What the host has to have for apps, its own and those of others; empty for roles that do not ask."""
+    if "service_packages" not in platform:
+        return {}
+    group = settings["backing_service_group"]
+    own = apps if inventory is None or inventory.in_group(group) else []
+    absent = [app for app in declared.apps if app["state"] == "absent"] if own is apps else []
+    absent = [{**app, "database": database_of(app, "", account(app))} for app in absent]
+    absent = [app for app in absent if app["database"].get("host", "") in ("", inventory.host if inventory else "")]
+    others = []
+    if inventory is not None and settings["backing_service_address"]:
+        for host, variables in inventory.variables_of(group).items():
+            for app in read(variables).apps:
+                database = database_of(app, host, account(app))
+                if database and database["host"] == inventory.host:
+                    (others if app["state"] == "present" else absent).append({**app, "database": database})
+    return plan_services(own, others, absent, settings, platform)
 
 
 def host_label(hostname: str) -> str:
@@ -238,8 +284,8 @@ def _limits(declared):
 
 def _leader(app, settings, inventory):
     """The host that runs the app's release commands when it is another one, else empty."""
-    if not app["release_commands"]:
-        return ""
+    if not app["release_commands"] or (app["database"] and not app["database"]["host"]):
+        return ""  # what they change is this host's own
     leader = settings["flask_app_release_leader"] or inventory.leader_of(app["name"])
     return "" if leader == inventory.host else leader
 

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from ..remote import ssh_server
 from .certificates import bundle, doubts, problem
 from .repositories import key_problem, known_hosts_problem
-from .rules import ACME_NAMES
+from .rules import ACME_NAMES, SCHEMES
 from .schema import Judge, Option, role_options
+from .services import PORTS
 
 # The longest release name: short commit, hash of the configuration, and a suffix such as `.123`.
 RELEASE_NAME_LENGTH = 8 + 1 + 8 + 4
@@ -58,18 +59,19 @@ class _App(NamedTuple):
 
 
 def role_variables() -> dict[str, Option]:
-    """List the variables that a plan reads: those of both roles, `flask_apps` as flask_app specifies it."""
-    return {**role_options("nginx_site"), **role_options("flask_app")}
+    """List the variables that a plan reads: those of the roles, `flask_apps` as flask_app specifies it."""
+    return {**role_options("backing_service"), **role_options("nginx_site"), **role_options("flask_app")}
 
 
-def read(variables: dict[str, Any], rollback: bool = False, hosts: list[str] | None = None) -> Declared:
+def read(variables: dict[str, Any], rollback: bool = False, inventory: Any = None) -> Declared:
     """Judge the roles' variables and merge their layers. A variable that is not given has its default.
 
-    rollback: whether `flask_app_rollback_to` is of any use. hosts: those of the inventory, if it is known. Raises
+    rollback: whether `flask_app_rollback_to` is of any use. inventory: see derive.Inventory, if it is known. Raises
     PlanError with all errors.
     """
     judge = Judge()
     known = role_variables()
+    hosts = inventory.hosts if inventory else None
     settings = {
         name: judge.value("", name, option, variables[name]) if name in variables else option.default
         for name, option in known.items()
@@ -88,6 +90,8 @@ def read(variables: dict[str, Any], rollback: bool = False, hosts: list[str] | N
     _check_accounts(judge, settings, apps)
     _check_hooks(judge, settings)
     _check_leader(judge, settings["flask_app_release_leader"], hosts)
+    _check_databases(judge, apps, inventory)
+    _check_backing_services(judge, settings, apps)
     if judge.errors:
         raise PlanError(judge.errors)
     settings = {name: known[name].filled(value) for name, value in settings.items()}
@@ -239,9 +243,7 @@ class _Layers:
             refuse(place, f"env.{name}", "is among the secrets as well; keep one of them")
         for name in sorted(values.get("processes", {}).keys() & values.get("schedules", {}).keys()):
             refuse(place, f"processes.{name}", "is the name of a schedule as well; every unit needs its own")
-        for key in ("database", "cache"):
-            if values.get(key) and not values[key]["engine"]:
-                refuse(place, f"{key}.engine", "is missing", self._options[key].options["engine"].example)
+        self._check_services(place, values)
         if values.get("health_status") == []:
             refuse(place, "health_status", "must not be empty: nothing would be healthy", "health_status: [2xx, 3xx]")
 
@@ -268,6 +270,38 @@ class _Layers:
             )
         if known_hosts and (problem := known_hosts_problem(known_hosts, repository)):
             self._judge.refuse(place, "repository_known_hosts", problem)
+
+    def _check_services(self, place, values):
+        refuse = self._judge.refuse
+        variables = {}
+        for key in ("database", "cache"):
+            service = values.get(key)
+            if not service:
+                continue
+            if not service["engine"]:
+                refuse(place, f"{key}.engine", "is missing", self._options[key].options["engine"].example)
+            variable = service["variable"]
+            for other in ("env", "secrets"):
+                if variable in values.get(other, {}):
+                    refuse(place, f"{other}.{variable}", f"is what `{key}` sets; leave one of them out")
+            if variable in variables:
+                refuse(place, f"{key}.variable", f"is that of `{variables[variable]}` as well")
+            variables[variable] = key
+        database = values.get("database")
+        if not database:
+            return
+        stated = [f"`{key}`" for key in ("port", "user", "password_secret") if database[key]]
+        if stated and not database["host"]:
+            problem = (
+                f"is missing, where {' and '.join(stated)} belong; on its own host an app's account logs in as itself"
+            )
+            refuse(place, "database.host", problem, "database: {host: db1}")
+        secret = database["password_secret"]
+        if secret and secret not in values.get("secrets", {}):
+            refuse(place, f"secrets.{secret}", "is missing, which `database.password_secret` names")
+        engine, scheme = database["engine"], database["scheme"]
+        if engine and scheme and scheme not in SCHEMES[engine]:
+            refuse(place, "database.scheme", f"must be one of {', '.join(SCHEMES[engine])}, not {scheme!r}")
 
     def _check_granian(self, place, values, layers):
         """Refuse settings of gunicorn that are stated with granian or over it. One that lies under it is no mistake."""
@@ -434,6 +468,51 @@ def _check_leader(judge, leader, hosts):
     if leader and hosts is not None and leader not in hosts:
         shown = f", not {leader!r}" if isinstance(leader, str) else ""
         judge.refuse("", "flask_app_release_leader", f"must be the name of a host of the inventory{shown}")
+
+
+def _check_databases(judge, apps, inventory):
+    """Refuse what takes the inventory or several apps to know."""
+    taken: dict[tuple, str] = {}
+    for app in apps:
+        database, name = app.values.get("database"), app.values.get("name", "")
+        if not database or not database["engine"] or app.values.get("state") == "absent":
+            continue
+        host = database["host"]
+        if host and inventory and host != inventory.host:
+            known, secret = host in inventory.hosts, database["password_secret"]
+            if known and not inventory.address_of(host):
+                problem = f"{host!r} has no `backing_service_address`, at which other hosts would reach its databases"
+                judge.refuse(app.place, "database.host", problem)
+            if known and secret:
+                problem = (
+                    f"is for addresses elsewhere; {host!r} is a host of the inventory and keeps the password itself"
+                )
+                judge.refuse(app.place, "database.password_secret", problem)
+            if known and database["port"] not in (None, PORTS[database["engine"]]):
+                judge.refuse(
+                    app.place, "database.port", f"is for addresses elsewhere; {host!r} is a host of the inventory"
+                )
+            if not known and not secret:
+                problem = f"is missing: {host!r} is no host of the inventory, which would make a password"
+                example = "database: {password_secret: DATABASE_PASSWORD}"
+                judge.refuse(app.place, "database.password_secret", problem, example)
+        own = database["name"] or name.replace("-", "_")
+        holder = taken.setdefault((database["engine"], host, own), app.place)
+        if holder != app.place:
+            judge.refuse(app.place, "database.name", f"{own!r} is the database of {holder} as well; each needs its own")
+
+
+def _check_backing_services(judge, settings, apps):
+    if settings["backing_service_address"] and not settings["backing_service_networks"]:
+        problem = "is missing: with `backing_service_address` alone nobody could connect"
+        judge.refuse("", "backing_service_networks", problem, role_variables()["backing_service_networks"].example)
+    purged = settings["backing_service_purge"]
+    present = {app.values["name"]: app.values.get("state") for app in apps if "name" in app.values}
+    for name in purged if isinstance(purged, list) else ():
+        if present.get(name) == "present":
+            judge.refuse(
+                "", "backing_service_purge", f"names {name}, which is present in the list; set its `state: absent`"
+            )
 
 
 def _check_accounts(judge, settings, apps):

@@ -12,12 +12,6 @@ from typing import Any, Callable, NamedTuple
 
 from .calendar import is_calendar
 
-# Keys whose machinery is still to come, and what brings it. Their default is fine, anything else is refused.
-UNSUPPORTED = {
-    "cache": "backing services",
-    "database": "backing services",
-}
-
 OS_FAMILIES = ("Debian", "RedHat")
 
 # Accounts of the supported distributions' base systems, and of services that may share a host with the apps. A list,
@@ -158,6 +152,10 @@ def _is_network(value):
     return True
 
 
+def _is_ipv4_network(value):
+    return _is_network(value) and ":" not in value
+
+
 def _is_pem(value):
     # what is still a path was no file, or nobody has looked
     return "-----BEGIN " in value or _is_file(value)
@@ -225,6 +223,19 @@ _DIRECTORY = Rule(
 _COMMAND = Rule("a command on one line", "flask db upgrade", lambda value: not value.isspace() and value != "")
 _SECONDS = Rule("a number of seconds from 1 to 3600", "30", _within(1, 3600), shown=True)
 _VARIABLE = Rule("the name of an environment variable", "DATABASE_URL", _matches(ENVIRONMENT_NAME), shown=True)
+
+# What the URL of a database may begin with, as SQLAlchemy's drivers spell it; the first one is the default.
+SCHEMES = {
+    "postgresql": (
+        "postgresql+psycopg2", "postgresql+psycopg", "postgresql+asyncpg", "postgresql+pg8000", "postgresql",
+    ),
+    "mariadb": (
+        "mysql+pymysql", "mysql+mysqldb", "mysql+asyncmy", "mysql+aiomysql", "mysql", "mariadb+pymysql",
+        "mariadb+mysqldb", "mariadb+asyncmy", "mariadb+aiomysql",
+    ),
+}  # fmt: skip
+# Databases that the servers have for themselves.
+_SERVERS_OWN = frozenset("postgres template0 template1 mysql information_schema performance_schema sys test".split())
 
 _NETWORK = Rule("an address or a network", "192.0.2.0/24", _is_network, shown=True)
 
@@ -396,12 +407,35 @@ APP_RULES = {
     ),
     "database": Rule("a dictionary", "{engine: postgresql}"),
     "database.name": Rule(
-        "a lower-case letter and up to 30 lower-case letters, digits or underscores",
+        "a lower-case letter and up to 30 lower-case letters, digits or underscores, and none of the server's own",
         "hello",
-        _matches(r"[a-z][a-z0-9_]{0,30}"),
+        lambda value: re.fullmatch(r"[a-z][a-z0-9_]{0,30}", value) is not None and value not in _SERVERS_OWN,
+        shown=True,
+    ),
+    "database.host": Rule(
+        "the inventory's name of a host, or an address",
+        "db1",
+        _matches(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,252}"),
+        shown=True,
+    ),
+    "database.port": _number(1, 65535, "5432"),
+    "database.user": Rule(
+        "a name of letters, digits, hyphens and underscores",
+        "hello",
+        _matches(r"[A-Za-z_][A-Za-z0-9_-]{0,31}"),
+        shown=True,
+    ),
+    "database.password_secret": Rule(
+        "the name of an entry of `secrets`", "DATABASE_PASSWORD", _matches(ENVIRONMENT_NAME)
+    ),
+    "database.scheme": Rule(
+        "how the URL begins, one of " + ", ".join(scheme for schemes in SCHEMES.values() for scheme in schemes),
+        "mysql+mysqldb",
+        lambda value: any(value in schemes for schemes in SCHEMES.values()),
         shown=True,
     ),
     "database.variable": _VARIABLE,
+    "database.backups": _number(0, 1000, "5"),
     "cache": Rule("a dictionary", "{engine: valkey}"),
     "cache.variable": _VARIABLE._replace(example="REDIS_URL"),
     "keep_releases": _number(1, 100, "3"),
@@ -449,6 +483,14 @@ ROLE_RULES = {
     ),
     "nginx_site_acme_ca_file": _DIRECTORY._replace(example="/etc/ssl/certs/example.pem"),
     "nginx_site_template_paths": Rule("a directory", "templates", shown=True),
+    "backing_service_address": Rule(
+        "an address of the host", "10.0.0.5", lambda value: _is_network(value) and "/" not in value, shown=True
+    ),
+    "backing_service_networks": Rule("an IPv4 address or network", "10.0.0.0/24", _is_ipv4_network, shown=True),
+    "backing_service_group": Rule(
+        "the name of a group of the inventory", "appservers", _matches(r"[A-Za-z_]\w*"), shown=True
+    ),
+    "backing_service_purge": Rule("the name of an app", "old", _matches(_NAME), shown=True),
 }
 
 

@@ -172,9 +172,6 @@ class Judge:
         value = self._typed(place, key, option, option.type, value)
         if len(self.errors) == before and value != option.default:
             value = self._content(place, key, option, value)
-        coming = rules.UNSUPPORTED.get(option.key)
-        if len(self.errors) == before and coming and option.filled(value) != option.filled(option.default):
-            self.refuse(place, key, f"is not supported yet, it comes with {coming}; leave it out")
         return value
 
     def _typed(self, place, key, option, kind, value):

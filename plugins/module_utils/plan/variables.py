@@ -13,7 +13,7 @@ from typing import Any
 from .reading import PlanError, role_variables
 from .rules import PLAIN_WORD
 
-_PREFIXES = ("flask_app_", "nginx_site_")
+_PREFIXES = ("flask_app_", "nginx_site_", "backing_service_")
 # What the role hands to the user's own tasks.
 _HANDED_OUT = ("flask_app_plan", "flask_app_builds", "flask_app_releases")
 # Keys of a site that are paths on the controller.

@@ -1,0 +1,13 @@
+"""The table of posts."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "1"
+down_revision = None
+
+
+def upgrade():
+    op.create_table(
+        "post", sa.Column("id", sa.Integer, primary_key=True), sa.Column("body", sa.String(140), nullable=False)
+    )

@@ -1,0 +1,142 @@
+# Copyright: (c) 2026, flaskfleet.deploy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Databases of apps: who may reach them, and what releases that change them leave behind when something fails."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+
+@contextlib.contextmanager
+def stopped(board):
+    """The database's server is down meanwhile."""
+    board.machine.output(f"systemctl stop {board.unit}")
+    try:
+        yield
+    finally:
+        board.machine.output(f"systemctl start {board.unit}")
+
+
+def test_an_app_keeps_things_without_a_password(board):
+    assert board.post("/posts", body="hello")[0] == 200
+    assert "hello" in board.posts()
+    user = f"flask-{board.name}"
+    urls = {
+        "postgresql": f"postgresql+psycopg2://{user}@/board?host=/run/postgresql",
+        "mariadb": f"mysql+pymysql://{user}@localhost/mariadb_board?unix_socket=",
+    }
+    assert f'DATABASE_URL="{urls[board.engine]}' in board.environment()
+
+
+def test_servers_listen_on_loopback_alone_unless_asked(board):
+    """Each host has one kind of database for the other host, the other kind for itself."""
+    listens = {"postgresql": "SHOW listen_addresses", "mariadb": "SELECT @@bind_address"}
+    alone = {"postgresql": "localhost", "mariadb": "127.0.0.1"}
+    if (board.engine == "postgresql") == board.machine.debian:
+        assert board.sql(listens[board.engine]).stdout.strip() == alone[board.engine]
+    else:
+        assert board.machine.address in board.sql(listens[board.engine]).stdout
+
+
+def test_an_account_has_its_own_database_alone(board):
+    user = f"flask-{board.name}"
+    assert board.sql("CREATE TABLE own (id int); DROP TABLE own", user).rc == 0
+    elsewhere = "peer"
+    if (board.engine == "postgresql") == board.machine.debian:
+        elsewhere = "secrets"
+        assert (
+            board.sql(f"CREATE DATABASE IF NOT EXISTS {elsewhere}" if board.engine == "mariadb" else "SELECT 1").rc == 0
+        )
+    if elsewhere == "peer":
+        refused = board.sql("SELECT 1", user, elsewhere)
+        assert refused.rc != 0 and "denied" in refused.stderr
+    rights = {
+        "postgresql": f"SELECT rolsuper OR rolcreatedb OR rolcreaterole FROM pg_roles WHERE rolname = '{user}'",
+        "mariadb": f"SELECT Super_priv = 'Y' OR Create_priv = 'Y' FROM mysql.user WHERE User = '{user}'",
+    }
+    assert board.sql(rights[board.engine]).stdout.split() in (["f"], ["0"])
+    assert board.sql("SELECT 1", "nobody").rc != 0, "nor has another account this one"
+
+
+def test_a_cache_is_its_app_s_alone(board):
+    path = f"/run/flaskfleet-cache/{board.name}"
+    owner = board.machine.output(f"stat -c '%U %a' {path} {path}/cache.sock").split("\n")
+    assert owner == [f"flask-{board.name} 700", f"flask-{board.name} 600"]
+    assert board.machine.host.run("systemctl is-active redis redis-server").stdout.split() == ["inactive"] * 2
+
+
+def test_a_release_with_a_migration_keeps_what_is_there_and_so_does_the_way_back(board):
+    board.post("/posts", body="before")
+    count = len(board.posts())
+    with board.machine.under_load(board.name, rate=20) as report:
+        board.deploy(version="version2")
+    assert report["failed"] == 0 and board.get()[1] == "2" and len(board.posts()) == count
+    board.post("/posts", body="after")
+    board.machine.deploy(playbook="rollback", **board.variables())
+    assert board.get()[1] == "1" and board.posts()[-1] == "after" and len(board.posts()) == count + 1
+
+
+def test_a_migration_that_fails_halfway(board):
+    before, posts = board.live, board.posts()
+    said = board.fail(version="broken", release_commands=["flask db upgrade"])
+    assert f"{board.name}: release command: `flask db upgrade` exited with status 1" in said
+    assert "halfway, as asked" in said
+    assert board.live == before and board.posts() == posts and board.get("/health")[0] == 200
+    assert "changed=0" in board.deploy(), "and the release that serves is still the one of the list"
+
+
+def test_the_database_is_down_during_a_release_command(board):
+    before = board.live
+    with stopped(board):
+        said = board.fail(env={"TRY": "command"})
+    assert (
+        f"{board.name}: release command: `flask db upgrade` exited with status" in said and "OperationalError" in said
+    )
+    assert board.live == before and board.get("/health")[0] == 200
+
+
+def test_the_database_is_down_during_the_probe(board):
+    before = board.live
+    with stopped(board):
+        said = board.fail(env={"TRY": "probe"}, release_commands=[], health_timeout=3)
+    assert f"{board.name}: probe: GET /health answered 503, expected 2xx, 3xx, for 3 s" in said
+    assert board.live == before and board.get("/health")[0] == 200
+
+
+def test_the_database_is_away_for_a_while(board):
+    """Nothing is started again for it, and nothing is lost."""
+    posts, main = board.posts(), board.machine.property(board.machine.unit(board.name), "MainPID")
+    with stopped(board):
+        assert board.get("/health")[0] == 503 and board.get()[0] == 200
+    board.wait_for(lambda: board.get("/health")[0] == 200)
+    assert board.posts() == posts
+    assert board.machine.property(board.machine.unit(board.name), "MainPID") == main
+
+
+def test_what_somebody_stopped_or_dropped_is_put_right(board):
+    board.machine.output(f"systemctl disable --now {board.unit}; systemctl stop flaskfleet-cache-{board.name}")
+    board.deploy("--tags", "services")
+    assert board.get("/health")[0] == 200
+    states = board.machine.output(f"systemctl is-active {board.unit} flaskfleet-cache-{board.name}")
+    assert states.split() == ["active"] * 2
+    assert "changed=0" in board.deploy("--tags", "services")
+
+
+def test_a_job_is_finished_across_a_deployment(queued):
+    queued.post("/posts", body="to be exported")
+    queued.post("/exports/long", seconds="8")
+    exports = "/var/lib/flask_apps/board/exports"
+    queued.deploy(version="version2")
+    assert queued.get()[1] == "2"
+    found = queued.wait_for(lambda: queued.machine.host.run(f"cat {exports}/long").stdout)
+    assert json.loads(found)["version"] == "1" and "to be exported" in json.loads(found)["posts"]
+    queued.post("/exports/short", seconds="0")
+    found = queued.wait_for(lambda: queued.machine.host.run(f"cat {exports}/short").stdout)
+    assert json.loads(found)["version"] == "2"
+    queued.post("/uploads/kept", body="x")
+    queued.deploy()
+    assert queued.machine.host.file("/var/lib/flask_apps/board/uploads/kept").exists
+    queued.machine.output("systemctl start flask-board.tidy.service")
+    assert "posts" in queued.machine.output("journalctl -t flask-board.tidy --output=cat --lines=1")

@@ -1,0 +1,95 @@
+# Copyright: (c) 2026, flaskfleet.deploy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A database on another host: its password stays there and with the app, and what becomes of it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+
+
+@pytest.fixture
+def server(machine, inventory):
+    """Runs a command on the host that has the database."""
+    other = "almalinux" if machine.name == "ubuntu" else "ubuntu"
+
+    def run(command):
+        container = inventory[other]["ansible_host"]
+        result = subprocess.run(
+            ["podman", "exec", container, "sh", "-c", command], capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    return run
+
+
+@pytest.fixture
+def password(peer, server):
+    """The password, from where it is kept."""
+    path = f"/var/lib/flaskfleet/passwords/{peer.engine}-peer"
+    assert server(f"stat -c '%U %a' {path} /var/lib/flaskfleet/passwords").split("\n")[:2] == ["root 600", "root 700"]
+    return server(f"cat {path}").strip()
+
+
+def alter(peer, server, password):
+    """Rotate the password by hand."""
+    if peer.engine == "postgresql":
+        statement = f"ALTER ROLE \\\"flask-peer\\\" PASSWORD '{password}'"
+        server(f'cd / && runuser -u postgres -- psql -c "{statement}"')
+        server('cd / && runuser -u postgres -- psql -Atc "SELECT pg_terminate_backend(pid) FROM pg_stat_activity'
+               " WHERE usename = 'flask-peer'\"")  # fmt: skip
+    else:
+        account = f"'flask-peer'@'10.89.{network(peer)}.0/255.255.255.0'"
+        server(f"mariadb -e \"SET PASSWORD FOR {account} = PASSWORD('{password}')\"")
+        server("mariadb -e 'KILL USER \"flask-peer\"'")
+
+
+def network(peer):
+    return peer.machine.address.split(".")[2]
+
+
+def test_the_password_is_nowhere_else(peer, server, password):
+    assert peer.post("/posts", body="from afar")[0] == 200 and "from afar" in peer.posts()
+    assert f":{password}@" in peer.environment()
+    output = peer.machine.deploy("-vvv", "--diff", **peer.variables(env={"SHOWN": "1"}))
+    assert password not in output
+    units = "systemctl show 'flask-peer*'; systemctl cat 'flask-peer*'; journalctl --no-pager --output=cat"
+    assert password not in peer.machine.output(units)
+    assert password not in server("journalctl --no-pager --output=cat")
+    release = f"/opt/flask_apps/peer/releases/{peer.live}"
+    readable = peer.machine.output(f"find {release}/ -type f -perm /077 | xargs cat")
+    assert password not in readable and re.search(
+        r"^600 root$", peer.machine.output(f"stat -c '%a %U' {release}/environment")
+    )
+    peer.deploy()
+
+
+def test_the_app_does_not_show_it_when_it_fails(peer, password):
+    said = peer.fail(env={"TRY": "fail"}, release_commands=["echo $DATABASE_URL; false"])
+    assert password not in said and "********" in said
+
+
+def test_a_password_that_somebody_rotated(peer, server, password):
+    alter(peer, server, "another")
+    assert peer.get("/health")[0] == 503
+    said = peer.fail(env={"TRY": "rotated"})
+    assert "OperationalError" in said and password not in said
+    # the run on the database's host puts it right
+    other = "almalinux" if peer.machine.name == "ubuntu" else "ubuntu"
+    peer.machine.deploy("--tags", "services", "--limit", other, **peer.variables())
+    assert peer.get("/health")[0] == 200
+
+
+def test_the_end(peer, server):
+    """An app that goes leaves its database, unless it is told not to; here, since nothing comes after it."""
+    posts = peer.posts()
+    everywhere = ("--limit", "all")
+    peer.machine.deploy(*everywhere, **peer.variables(state="absent"))
+    peer.machine.deploy(**peer.variables())
+    assert posts and peer.posts() == posts, "it finds everything when it comes back"
+    peer.machine.deploy(*everywhere, **peer.variables(state="absent"), backing_service_purge=["peer"])
+    assert "peer" not in server("ls /var/lib/flaskfleet/passwords").split()
