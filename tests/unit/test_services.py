@@ -166,7 +166,11 @@ def test_what_is_removed_of_absent_apps():
 
 def test_a_host_with_a_database_of_its_own_leads_itself():
     own = inventory(web2="10.0.0.2")._replace(leader_of=lambda app: "web2")
-    for database, leader in (({}, "web2"), ({"engine": "mariadb"}, ""), ({"engine": "mariadb", "host": "web2"}, "web2")):
+    for database, leader in (
+        ({}, "web2"),
+        ({"engine": "mariadb"}, ""),
+        ({"engine": "mariadb", "host": "web2"}, "web2"),
+    ):
         app = {**HELLO, "database": database, "release_commands": ["flask db upgrade"]}
         assert plan_of(app, own=own)["apps"][0]["release_leader"] == leader
 
