@@ -103,6 +103,12 @@ def board(request, machine):
 
 
 @pytest.fixture
+def spare(machine):
+    """The app whose kind of database only its own host uses, so that it may be stopped while the other host is tested."""
+    return Board(machine, *(("board", "postgresql") if machine.name == "ubuntu" else ("mariadb-board", "mariadb")))
+
+
+@pytest.fixture
 def queued(machine):
     """The app with a worker."""
     return Board(machine, "board", "postgresql")

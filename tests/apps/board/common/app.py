@@ -42,7 +42,7 @@ def export(name, seconds):
     (DATA / "exports" / name).write_text(json.dumps({"version": VERSION, "posts": bodies}))
 
 
-@app.route("/")
+@app.route("/", methods=["GET", "POST"])
 def version():
     return VERSION
 

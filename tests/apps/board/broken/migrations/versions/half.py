@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "2half"
-down_revision = "1"
+revision = "half"
+down_revision = "posts"
 
 
 def upgrade():

@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "2"
-down_revision = "1"
+revision = "likes"
+down_revision = "posts"
 
 
 def upgrade():
