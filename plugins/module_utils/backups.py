@@ -23,11 +23,9 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host imp
     numbered,
     read_text,
     unit_command,
-    write_file,
 )
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import parse_environment
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import nameless_file, parse_environment
 
-RUNTIME = "/run"
 PASSWORD_VARIABLES = {"postgresql": "PGPASSWORD", "mariadb": "MYSQL_PWD"}
 
 
@@ -99,9 +97,5 @@ class Backups:
         if not password:
             yield []
             return
-        path = os.path.join(RUNTIME, f"{numbered(self.host.command_unit)}.env")
-        write_file(path, f'{PASSWORD_VARIABLES[self.settings["engine"]]}="{unquote(password)}"\n', mode=0o600)
-        try:
+        with nameless_file(f'{PASSWORD_VARIABLES[self.settings["engine"]]}="{unquote(password)}"\n') as path:
             yield [f"EnvironmentFile={path}"]
-        finally:
-            os.unlink(path)

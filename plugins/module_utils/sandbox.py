@@ -104,14 +104,14 @@ def run(
     properties += [] if network else ["PrivateNetwork=yes"]
     with contextlib.ExitStack() as files:
         variables = render_environment({"HOME": "/tmp", **(environment or {})})
-        properties.append(f"EnvironmentFile={files.enter_context(_nameless_file(variables))}")
+        properties.append(f"EnvironmentFile={files.enter_context(nameless_file(variables))}")
         for name, text in (credentials or {}).items():
-            properties.append(f"LoadCredential={name}:{files.enter_context(_nameless_file(text))}")
+            properties.append(f"LoadCredential={name}:{files.enter_context(nameless_file(text))}")
         return run_unit(unit, properties, command, limit, merged)
 
 
 @contextlib.contextmanager
-def _nameless_file(text):
+def nameless_file(text):
     """The path of a file without a name, which goes with this process, however that ends. Only root may look into its
     descriptors.
     """

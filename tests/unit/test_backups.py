@@ -51,7 +51,6 @@ def ran(monkeypatch, tmp_path):
         return subprocess.CompletedProcess(words, ran.status, stderr=ran.said.encode())
 
     monkeypatch.setattr(backups.subprocess, "run", run)
-    monkeypatch.setattr(backups, "RUNTIME", str(tmp_path))
     return ran
 
 
