@@ -117,7 +117,8 @@ def shipped_pythons(module):
         found = re.findall(r"^python(3\.[0-9]+) - ", output, re.MULTILINE)
     else:
         cached = ["--cacheonly"] if module.check_mode else []
-        command = ["dnf", "--quiet", *cached, "list", "--available", "python3.*"]
+        # not python3.*, which dnf takes for the package python3 of any architecture
+        command = ["dnf", "--quiet", *cached, "list", "--available", "python3*"]
         status, output, error = module.run_command(command, environ_update={"LC_ALL": "C.UTF-8"})
         # also when nothing matches
         known = not module.check_mode and (status == 0 or "No matching" in error)

@@ -151,6 +151,7 @@ esac
 DNF = """#!/bin/sh
 case $* in
     *--cacheonly*) exit 1 ;;
+    *"python3.*") echo "Error: No matching Packages to list" >&2; exit 1 ;;
     *) [ -s {lists} ] || {{ echo "Error: No matching Packages to list" >&2; exit 1; }}; cat {lists} ;;
 esac
 """
