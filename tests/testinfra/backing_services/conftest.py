@@ -104,7 +104,7 @@ def board(request, machine):
 
 @pytest.fixture
 def spare(machine):
-    """The app whose kind of database its own host alone uses: it may be stopped while the other host is tested."""
+    """The app whose database may be stopped while the other host is tested: that one uses the other kind here."""
     return Board(machine, *(("board", "postgresql") if machine.name == "ubuntu" else ("mariadb-board", "mariadb")))
 
 
