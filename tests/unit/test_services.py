@@ -132,6 +132,13 @@ def test_what_a_host_has_for_its_own_apps():
     assert services["passwords"] == [] and services["listen"] == {} and services["rules"] == []
 
 
+def test_a_wrong_list_of_another_host_is_that_hosts_matter():
+    own = inventory("db1", [{**HELLO, "database": {"engine": "sqlite", "host": "db1"}}], groups=(), db1="10.0.0.5")
+    listening = {"backing_service_address": "10.0.0.5", "backing_service_networks": ["10.0.0.0/24"]}
+    services = plan_of(own=own, **listening)["services"]
+    assert services["databases"] == {"postgresql": [], "mariadb": []}
+
+
 def test_what_a_host_has_for_apps_of_others():
     """It is no appserver, so that what its own list wants is not its matter."""
     database = {"engine": "postgresql", "host": "db1"}

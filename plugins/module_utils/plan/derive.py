@@ -18,7 +18,7 @@ from .. import acme
 from ..configuration import BUILD_KEYS, RELEASE_KEYS
 from ..file_set import STATE_DIRECTORY
 from ..remote import ssh_server
-from .reading import account, read
+from .reading import PlanError, account, read
 from .rules import without_credentials
 from .schema import ROLES
 from .services import database_of, plan_services, services_of
@@ -181,7 +181,11 @@ def _services(apps, declared, settings, platform, inventory):
     others = []
     if inventory is not None and settings["backing_service_address"]:
         for host, variables in inventory.variables_of(group).items():
-            for app in read(variables).apps:
+            try:
+                apps_there = read(variables).apps
+            except PlanError:
+                continue  # what is wrong there, its own run says
+            for app in apps_there:
                 database = database_of(app, host, account(app))
                 if database and database["host"] == inventory.host:
                     (others if app["state"] == "present" else absent).append({**app, "database": database})
