@@ -121,13 +121,19 @@ def test_a_check_names_the_release_each_app_would_get(app, execute):
     assert execute(check=True, builds=builds)["summary"] == ["hello: a -> unknown until deployed, http://hello.test/"]
 
 
-def test_a_rollback_warns_of_what_release_commands_have_changed(app, execute):
+def test_a_rollback_warns_of_what_release_commands_have_changed(app, execute, monkeypatch):
     recorded(app, "aaaa", created=1, release_commands=1)
     recorded(app, "bbbb", created=2, release_commands=1, backup="/backups/b.dump")
     recorded(app, "cccc", created=3, live=True, replaced="aaaa", release_commands=2, backup="/backups/c.dump")
 
+    said = []
+    # what becomes of a warning differs with what else of Ansible is in the process
+    monkeypatch.setattr(app_activate.AnsibleModule, "warn", lambda _self, text: said.append(text))
+
     def warnings(release=""):
-        return json.dumps(execute(check=True, rollback={"hello": release}).get("warnings"))
+        said.clear()
+        execute(check=True, rollback={"hello": release})
+        return " ".join(said)
 
     warning = (
         "hello: release commands of {} stay done, which {} must bear with; the data of before is in /backups/{}.dump, "
@@ -135,7 +141,6 @@ def test_a_rollback_warns_of_what_release_commands_have_changed(app, execute):
     )
     assert warning.format("bbbb and cccc", "aaaa", "b") in warnings()
     assert warning.format("cccc", "bbbb", "c") in warnings("bbbb")
-    told = warnings("bbbb")
     app.note("cccc", release_commands=0)
     app.note("bbbb", release_commands=0)
-    assert warnings() == warnings("bbbb") == told, "nothing more"
+    assert warnings() == warnings("bbbb") == ""
