@@ -24,7 +24,11 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host imp
     read_text,
     unit_command,
 )
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import nameless_file, parse_environment
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import (
+    nameless_file,
+    parse_environment,
+    render_environment,
+)
 
 PASSWORD_VARIABLES = {"postgresql": "PGPASSWORD", "mariadb": "MYSQL_PWD"}
 
@@ -97,5 +101,6 @@ class Backups:
         if not password:
             yield []
             return
-        with nameless_file(f'{PASSWORD_VARIABLES[self.settings["engine"]]}="{unquote(password)}"\n') as path:
+        variables = {PASSWORD_VARIABLES[self.settings["engine"]]: unquote(password)}
+        with nameless_file(render_environment(variables)) as path:
             yield [f"EnvironmentFile={path}"]

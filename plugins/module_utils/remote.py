@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import re
-import shlex
 from urllib.parse import unquote, urlsplit
 
 # What a repository's server may be spoken to by. As in plan/rules.py, no transport that runs a command.
@@ -60,10 +59,6 @@ def ssh_command(key="", known_hosts=""):
         words += f" -o UserKnownHostsFile={known_hosts} -o GlobalKnownHostsFile=/dev/null"
         words += " -o StrictHostKeyChecking=yes -o UpdateHostKeys=no"
     return words
-
-
-def quoted(path):
-    return shlex.quote(path)
 
 
 def submodule_url(parent, url):

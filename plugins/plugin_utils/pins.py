@@ -16,12 +16,13 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import tempfile
 
 from ansible import constants as C
 
-from ..module_utils.remote import REMOTE, git_configuration, quoted, ssh_command
+from ..module_utils.remote import REMOTE, git_configuration, ssh_command
 
 TIMEOUT = 20  # seconds for a repository to answer
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -82,7 +83,7 @@ def resolve(url, version, access=None):
         command = ["git", "-c", "protocol.ext.allow=never", "ls-remote", REMOTE, *names]
         with contextlib.ExitStack() as files:
             if given:
-                paths = {name: quoted(files.enter_context(_private_file(text))) for name, text in given.items()}
+                paths = {name: shlex.quote(files.enter_context(_private_file(text))) for name, text in given.items()}
                 environment["GIT_SSH_COMMAND"] = ssh_command(**paths)
             answer = subprocess.run(
                 command, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=True
