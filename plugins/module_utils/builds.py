@@ -141,6 +141,8 @@ class Builder:
         remove_build(directory)
         try:
             _commit, subject = mirror.fetch(url, commit, directory, access)
+            if app["allowed_signers"]:
+                mirror.verify(commit)
             refuse_pointers(directory)
             check_path(app, commit, directory)
             link_shared(app, directory)

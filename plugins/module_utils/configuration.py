@@ -6,7 +6,16 @@
 from __future__ import annotations
 
 # What a build is made of beside its commit.
-BUILD_KEYS = ("requirements", "extra_packages", "build_commands", "shared_paths", "path")
+BUILD_KEYS = (
+    "requirements",
+    "extra_packages",
+    "require_hashes",
+    "index_url",
+    "allowed_signers",
+    "build_commands",
+    "shared_paths",
+    "path",
+)
 # What a release runs with beside its commit. Of what is declared, so that all hosts come to the same name of a release.
 # nginx's part (aliases, static files, TLS) makes no new release, nor does when a schedule's command runs.
 RELEASE_KEYS = (

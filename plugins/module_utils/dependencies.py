@@ -41,6 +41,7 @@ UV_HASHES = (
     "d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19",
     "ecb6028d79dc96fbeafffe5c8af62a7099487ebc05a701e76714eebcffd06375",
 )
+HASHED = ["--require-hashes", "--only-binary", ":all:"]
 PROJECT = "."  # in the place of a requirements file: the app's folder is a package itself
 LONGEST = 1_000_000  # bytes of a requirements file that is looked into
 # In a requirements file, but for hashes: options, which may name other files, and packages from elsewhere than an index
@@ -118,16 +119,18 @@ class Dependencies:
             raise BuildError(STEP, f"python: there is no {python} on this host")
         source = os.path.join(directory, app["path"])
         requirements = find_requirements(app, source, self.settings["installer"])
+        check_hashes(app, requirements)
         text = plain_text(source, requirements, wanted_packages(app))
         if self.settings["installer"] != "uv" or text is None:
             return None
-        key = (requirements and os.path.basename(requirements), text, python)
+        index = (app["index_url"], app["ca_file"])
+        key = (requirements and os.path.basename(requirements), text, python, app["require_hashes"], index)
         with self._lock:
             mine = key not in self._made
             future = self._made.setdefault(key, concurrent.futures.Future())
         if mine:
             try:
-                future.set_result(self._make_set(app, directory, requirements, unit))
+                future.set_result(self._make_set(app, directory, requirements, text, unit))
             except (CommandFailed, OSError):
                 future.set_result(None)  # what is wrong, the installation in the build says
             except BaseException as error:
@@ -147,9 +150,17 @@ class Dependencies:
             subprocess.run(["cp", "-a", "--reflink=auto", os.path.join(made, ".venv"), directory], check=True)
         else:
             self._install_here(app, directory, unit)
+        server = app["server"]["kind"]
+        if app["require_hashes"] and not os.path.lexists(os.path.join(directory, ".venv", "bin", server)):
+            message = f"require_hashes: {server} must be among the app's own dependencies, with its hashes"
+            raise BuildError(STEP, message)
 
-    def _make_set(self, app, directory, requirements, unit):
-        """Install into a new set; returns its folder, or that of an older one with the very same in it."""
+    def _make_set(self, app, directory, requirements, text, unit):
+        """Install into a new set; returns its folder, or that of an older one with the very same in it.
+
+        :param text: what it depends on. Hashes in it make a set for those who require the same ones: one made without
+            them may have the same versions of something else.
+        """
         fetcher = pwd.getpwnam(FETCH_USER)
         temporary = os.path.join(self.sets, f"new-{app['name']}")
         shutil.rmtree(temporary, ignore_errors=True)
@@ -157,8 +168,9 @@ class Dependencies:
         os.chown(temporary, fetcher.pw_uid, fetcher.pw_gid)
         environment = os.path.join(temporary, ".venv")
         python = app["python"]["executable"]
-        script = uv_script(self.uv, python, environment, requirements, wanted_packages(app), wheels_alone=True)
-        variables = self._environment(self.cache, environment)
+        packages, hashes = wanted_packages(app), app["require_hashes"]
+        script = uv_script(self.uv, python, environment, requirements, packages, wheels_alone=True, hashes=hashes)
+        variables = self._environment(app, self.cache, environment)
         try:
             run(
                 ["/bin/sh", "-euc", script],
@@ -172,6 +184,7 @@ class Dependencies:
             )
             with open(lock_path(environment), encoding="utf-8") as stream:
                 content = [stream.read(), python, os.path.realpath(python), variables.get("UV_DEFAULT_INDEX", "")]
+            content += [text] if hashes else []
             final = os.path.join(self.sets, hashlib.sha256("\n".join(content).encode()).hexdigest()[:16])
             if not os.path.isdir(final):
                 self._compile(python, environment, unit)
@@ -200,9 +213,9 @@ class Dependencies:
         if requirements == "pyproject.toml" and is_package(source):
             requirements = PROJECT
         if installer == "pip":
-            script = pip_script(python, environment, requirements, packages)
+            script = pip_script(python, environment, requirements, packages, app["require_hashes"])
         else:
-            script = uv_script(self.uv, python, environment, requirements, packages)
+            script = uv_script(self.uv, python, environment, requirements, packages, hashes=app["require_hashes"])
         try:
             run(
                 ["/bin/sh", "-euc", script],
@@ -211,17 +224,19 @@ class Dependencies:
                 hidden=self.hidden,
                 readable=[self.tools] if installer == "uv" else [],
                 writable=[directory, cache],
-                environment=self._environment(cache, environment),
+                environment=self._environment(app, cache, environment),
                 directory=source,
             )
         except CommandFailed as error:
             raise of_command(STEP, f"{installer} failed", error) from error
 
-    def _environment(self, cache, environment):
-        """uv reads no pip configuration: index and certificate authorities come from the role or the host's pip."""
+    def _environment(self, app, cache, environment):
+        """uv reads no pip configuration: index and certificate authorities come from the app, the role or the host's
+        pip. An index that the app names is the only one it has.
+        """
         pip = pip_configuration()
-        index = self.settings["index_url"] or pip.get("index-url", "")
-        authorities = self.settings["ca_file"] or pip.get("cert", "")
+        index = app["index_url"] or self.settings["index_url"] or pip.get("index-url", "")
+        authorities = app["ca_file"] or self.settings["ca_file"] or pip.get("cert", "")
         variables = {
             "UV_CACHE_DIR": cache,
             "UV_LINK_MODE": "copy",  # a hard link would let a later build change this one
@@ -235,7 +250,7 @@ class Dependencies:
         }
         if index:
             variables.update(UV_DEFAULT_INDEX=index, PIP_INDEX_URL=index)
-        if pip.get("extra-index-url"):
+        if pip.get("extra-index-url") and not app["index_url"]:
             variables["UV_INDEX"] = pip["extra-index-url"].replace("\n", " ")
         if authorities:
             variables.update(SSL_CERT_FILE=authorities, PIP_CERT=authorities)
@@ -268,7 +283,18 @@ def is_package(source):
 
 def wanted_packages(app):
     """What goes in beside the app's own dependencies. A bare server name fits whatever version the app pins."""
+    if app["require_hashes"]:
+        return []
     return [*app["extra_packages"], app["server"]["kind"]]
+
+
+def check_hashes(app, requirements):
+    """
+    :raises BuildError: hashes are required, and the file that names the dependencies can have none
+    """
+    if app["require_hashes"] and (requirements is None or requirements.endswith(".toml")):
+        found = f"{requirements!r} has none" if requirements else "there is neither"
+        raise BuildError(STEP, f"require_hashes: hashes come from uv.lock or a requirements file, and {found}")
 
 
 def plain_text(source, requirements, packages):
@@ -303,7 +329,7 @@ def lock_path(environment):
     return os.path.join(environment, "requirements.lock")
 
 
-def pip_script(python, environment, requirements, packages):
+def pip_script(python, environment, requirements, packages, hashes=False):
     """The shell commands that make an environment with pip, with the lock of what was installed left in it."""
     pip = [os.path.join(environment, "bin", "python"), "-m", "pip", "--quiet"]
     sources = {None: [], "pyproject.toml": ["."], PROJECT: ["--editable", "."]}
@@ -311,16 +337,17 @@ def pip_script(python, environment, requirements, packages):
     return "\n".join(
         (
             shell_quote([python, "-m", "venv", environment]),
-            shell_quote([*pip, "install", *sources, *packages]),
+            shell_quote([*pip, "install", *(HASHED if hashes else []), *sources, *packages]),
             f"{shell_quote([*pip, 'freeze'])} > {shell_quote([lock_path(environment)])}",
         )
     )
 
 
-def uv_script(uv, python, environment, requirements, packages, wheels_alone=False):
+def uv_script(uv, python, environment, requirements, packages, wheels_alone=False, hashes=False):
     """The same with uv. ``wheels_alone``: nothing is built, and the environment may be copied to another place."""
     into = ["--python", os.path.join(environment, "bin", "python")]
-    copied, wheels = (["--relocatable"], ["--only-binary", ":all:"]) if wheels_alone else ([], [])
+    copied = ["--relocatable"] if wheels_alone else []
+    options = HASHED if hashes else HASHED[1:] if wheels_alone else []
     lines = [shell_quote([uv, "venv", "--quiet", "--clear", *copied, "--python", python, environment])]
     if requirements == "uv.lock":
         lines.append(shell_quote([uv, "sync", "--quiet", "--locked", "--no-dev", "--python", python]))
@@ -329,7 +356,8 @@ def uv_script(uv, python, environment, requirements, packages, wheels_alone=Fals
         sources = ["--editable", "."]
     else:
         sources = ["--requirement", requirements] if requirements else []
-    lines.append(shell_quote([uv, "pip", "install", "--quiet", *into, *wheels, *sources, *packages]))
+    if sources or packages:
+        lines.append(shell_quote([uv, "pip", "install", "--quiet", *into, *options, *sources, *packages]))
     lines.append(f"{shell_quote([uv, 'pip', 'freeze', '--quiet', *into])} > {shell_quote([lock_path(environment)])}")
     return "\n".join(lines)
 

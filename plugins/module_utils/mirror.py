@@ -23,7 +23,7 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import r
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.step_error import BuildError, of_command
 
 FETCH_USER = "flaskfleet-fetch"
-FETCH, CHECK_OUT = "fetch the code", "check the code out"  # the steps
+FETCH, VERIFY, CHECK_OUT = "fetch the code", "verify the signature", "check the code out"  # the steps
 SHOWN_COMMITS = 30
 ANSWER_LIMIT = 30  # seconds for a repository to answer at all; git's own protocol knows no time limit
 # git talks to nobody, runs nothing of the repository, and uses no transport that runs a command
@@ -77,6 +77,17 @@ if ! known; then
     git fetch --quiet --prune --force "$remote" "+refs/heads/*:$refs/heads/*" "+refs/tags/*:$refs/tags/*" || exit
     known || git fetch --quiet "$remote" "$commit" || exit
 fi
+"""
+# A tag counts when it is of this very commit. git runs ssh-keygen, which knows nobody but who is in this file.
+NOT_SIGNED = 14
+SIGNATURE_SCRIPT = f"""
+commit=$1
+set -- -c "gpg.ssh.allowedSignersFile=$CREDENTIALS_DIRECTORY/allowed_signers"
+git "$@" verify-commit "$commit" && exit
+for tag in $(git for-each-ref --points-at="$commit" --format='%(objectname)' refs/tags); do
+    [ "$(git cat-file -t "$tag")" != tag ] || ! git "$@" verify-tag "$tag" || exit 0
+done
+exit {NOT_SIGNED}
 """
 # Of git's output, and what people can do about it.
 HINTS = {
@@ -183,6 +194,21 @@ class Mirror:
         for path in glob.glob(os.path.join(glob.escape(self.path), "**", "*.lock"), recursive=True):
             os.unlink(path)  # of a git that was killed: nobody else works here
 
+    def verify(self, commit):
+        """Check that one of the app's signers signed a commit that the mirror has, or a tag of it.
+
+        :raises BuildError: none did, with what git says of each signature
+        """
+        signers = "".join(f"{line}\n" for line in self.app["allowed_signers"])
+        words = ["/bin/sh", "-uc", SIGNATURE_SCRIPT, "sh", commit]
+        try:
+            self._run(words, [self.path], credentials={"allowed_signers": signers}, merged=True)
+        except CommandFailed as error:
+            if error.status != NOT_SIGNED:
+                raise of_command(VERIFY, "git could not check the signature", error) from error
+            message = f"neither {commit[:8]} nor a tag of it has a signature of one of `allowed_signers`"
+            raise BuildError(VERIFY, message, error.output) from error
+
     def _error(self, error, commit):
         version = self.app["version"]
         told = {
@@ -224,7 +250,7 @@ class Mirror:
             return None
         return lines[:SHOWN_COMMITS] + ["… and more"] * (len(lines) > SHOWN_COMMITS)
 
-    def _run(self, command, writable, directory="/", settings=None, variables=None, credentials=None):
+    def _run(self, command, writable, directory="/", settings=None, variables=None, credentials=None, merged=False):
         settings = {**SETTINGS, **(settings or {})}
         environment = {**ENVIRONMENT, **(variables or {}), "GIT_DIR": self.path, "GIT_CONFIG_COUNT": str(len(settings))}
         for number, (key, value) in enumerate(settings.items()):
@@ -238,6 +264,7 @@ class Mirror:
             environment=environment,
             credentials=credentials,
             directory=directory,
+            merged=merged,
         )
 
 

@@ -133,6 +133,10 @@ apps:
     version:
       description: Branch, tag or commit as declared.
       type: str
+    allowed_signers:
+      description: Lines of an allowed_signers file; empty when nothing has to be signed.
+      type: list
+      elements: str
     path:
       description: Its folder in the repository.
       type: str
@@ -156,6 +160,15 @@ apps:
       description: Python packages installed on top.
       type: list
       elements: str
+    require_hashes:
+      description: Whether all that is installed must have a hash in the repository.
+      type: bool
+    index_url:
+      description: Python package index of its own, empty when it has none.
+      type: str
+    ca_file:
+      description: Certificate authorities of its own, empty when it has none.
+      type: str
     system_packages:
       description: OS packages that it needs on this platform.
       type: list

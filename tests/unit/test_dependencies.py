@@ -60,8 +60,9 @@ def test_requirements_that_are_not_there(tmp_path):
 
 
 def test_wanted_packages():
-    app = {"extra_packages": ["pymysql", "redis>=5"], "server": {"kind": "gunicorn"}}
+    app = {"extra_packages": ["pymysql", "redis>=5"], "server": {"kind": "gunicorn"}, "require_hashes": False}
     assert wanted_packages(app) == ["pymysql", "redis>=5", "gunicorn"]
+    assert wanted_packages({**app, "require_hashes": True}) == []
 
 
 NASTY = ["a b", "it's", 'qu"ote', "$(touch pwned)", "`touch pwned`", "a;touch pwned", "*", "redis>=5,<6", "x[extra]"]
@@ -221,7 +222,9 @@ def test_a_pip_configuration_that_cannot_be_read(tmp_path, monkeypatch, text):
 def test_where_packages_come_from(tmp_path, monkeypatch, settings, configured, expected):
     (tmp_path / "pip.conf").write_text(f"[global]\n{configured}")
     monkeypatch.setattr(dependencies, "PIP_FILES", [tmp_path / "pip.conf"])
-    variables = Dependencies(make_plan(settings, {}, "web1")["settings"], [])._environment("/cache", "/venv")
+    variables = Dependencies(make_plan(settings, {}, "web1")["settings"], [])._environment(
+        {"index_url": "", "ca_file": ""}, "/cache", "/venv"
+    )
     sources = ("UV_DEFAULT_INDEX", "PIP_INDEX_URL", "UV_INDEX", "SSL_CERT_FILE", "PIP_CERT")
     assert {name: variables[name] for name in sources if name in variables} == expected
     # a link to another build's files, an interpreter from elsewhere or a user's settings would make builds differ
@@ -353,6 +356,7 @@ def build(tmp_path):
         directory.mkdir(parents=True)
         (directory / "requirements.txt").write_text(text)
         app = {"name": name, "path": ".", "requirements": "", "extra_packages": [], "server": {"kind": "gunicorn"}}
+        app.update(require_hashes=False, index_url="", ca_file="")
         return {**app, "user": f"flask-{name}", "python": {"executable": str(python)}, **keys}, str(directory)
 
     return make
@@ -464,3 +468,59 @@ def test_sets_of_killed_runs_and_old_ones_go(installer, tmp_path):
     os.utime(sets / "old", (month, month))
     installer()
     assert os.listdir(sets) == ["young"]
+
+
+# --- hashes ---
+
+
+def test_hashes_are_required_of_all_that_is_installed(stubs):
+    _folder, run = stubs
+    required = ["--require-hashes", "--only-binary", ":all:", "--requirement", "requirements.txt"]
+    assert run("uv", "requirements.txt", [], hashes=True)[1][-5:] == required
+
+
+def test_hashes_are_required_of_a_set_and_by_pip(stubs):
+    _folder, run = stubs
+    required = ["--require-hashes", "--only-binary", ":all:", "--requirement", "requirements.txt"]
+    assert run("uv", "requirements.txt", [], hashes=True, wheels_alone=True)[1][-5:] == required
+    assert required == run("pip", "requirements.txt", [], hashes=True)[-2][-5:]
+
+
+def test_nothing_is_installed_beside_a_lock_with_hashes(stubs):
+    _folder, run = stubs
+    assert [called[0] for called in run("uv", "uv.lock", [], hashes=True)] == ["venv", "sync", "pip"]
+
+
+def test_a_set_without_hashes_is_none_for_who_requires_them(installer, build, sandbox, tmp_path):
+    dependencies_of_run = installer()
+    dependencies_of_run.shared(*build("one"), "unit")
+    dependencies_of_run.shared(*build("two", require_hashes=True), "unit")
+    dependencies_of_run.shared(*build("three", "Flask --hash=sha256:00\n", require_hashes=True), "unit")
+    assert sandbox.count("--require-hashes") == 2 and len(os.listdir(tmp_path / "cache" / ".sets")) == 3
+
+
+@pytest.mark.parametrize("requirements", [None, "pyproject.toml"])
+def test_hashes_that_no_file_can_have(installer, build, requirements):
+    app, directory = build(require_hashes=True)
+    Path(directory, "requirements.txt").unlink()
+    if requirements:
+        Path(directory, requirements).write_text("")
+    with pytest.raises(BuildError, match="require_hashes: hashes come from uv.lock or a requirements file, and"):
+        install(installer(), app, directory)
+
+
+def test_a_server_that_has_no_hash(installer, build):
+    app, directory = build(require_hashes=True)
+    with pytest.raises(BuildError, match="require_hashes: gunicorn must be among the app's own dependencies"):
+        install(installer(), app, directory)
+
+
+def test_an_index_of_its_own(installer, build, sandbox, monkeypatch):
+    monkeypatch.setattr(dependencies, "pip_configuration", lambda: {"extra-index-url": "https://more.test"})
+    dependencies_of_run = installer(index_url="https://role.test", ca_file="/role.pem")
+    install(dependencies_of_run, *build("one"))
+    install(dependencies_of_run, *build("two", index_url="https://own.test", ca_file="/own.pem"))
+    one, two = (options["environment"] for command, options in sandbox.commands if "--only-binary" in command[-1])
+    names = ("UV_DEFAULT_INDEX", "SSL_CERT_FILE", "UV_INDEX")
+    assert [one.get(name) for name in names] == ["https://role.test", "/role.pem", "https://more.test"]
+    assert [two.get(name) for name in names] == ["https://own.test", "/own.pem", None]

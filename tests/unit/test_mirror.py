@@ -89,9 +89,10 @@ def mirror_of(tmp_path, sandbox):
     root = tmp_path / "hello"
     root.mkdir()
 
-    def make(version="master"):
+    def make(version="master", signers=()):
         paths = {"root": str(root), "repo": str(root / "repo.git")}
         app = {"name": "hello", "version": version, "repository": "https://git.test/hello.git", "paths": paths}
+        app["allowed_signers"] = list(signers)
         return Mirror(app, "flask-hello.build", ["/opt/flask_apps"])
 
     return make
@@ -423,3 +424,59 @@ def test_commits_between_two(mirror_of, repository, monkeypatch):
     repository.commit("Once more", "more")
     newest = mirror.fetch(str(repository.path), None)[0]
     assert mirror.commits(repository.first, newest) == [f"{newest[:7]} Once more", "… and more"]
+
+
+# --- signatures ---
+
+
+@pytest.fixture
+def key(tmp_path):
+    """A function that makes a key; returns (path of the private one, line of an allowed_signers file)."""
+
+    def make(name):
+        path = tmp_path / name
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", path], check=True)
+        return str(path), f"{name}@example.org {path.with_suffix('.pub').read_text().strip()}"
+
+    return make
+
+
+def signed(repository, key, *words):
+    repository.git("-c", "gpg.format=ssh", "-c", f"user.signingKey={key}", *words)
+    return repository.git("rev-parse", "HEAD")
+
+
+@pytest.mark.parametrize("what", ["commit", "tag"])
+def test_a_commit_or_a_tag_of_it_is_signed(mirror_of, repository, key, what):
+    alice, line = key("alice")
+    if what == "tag":
+        commit = signed(repository, alice, "tag", "-s", "-m", "v1", "v1")
+    else:
+        commit = signed(repository, alice, "commit", "-S", "--allow-empty", "-m", "signed")
+    mirror = mirror_of(signers=["bob@example.org ssh-ed25519 AAAA", line])
+    mirror.fetch(str(repository.path), commit)
+    mirror.verify(commit)
+
+
+@pytest.mark.parametrize(
+    "what", ["nothing", "lightweight tag", "another's commit", "another's tag", "tag of its parent"]
+)
+def test_a_commit_that_no_signer_signed(mirror_of, repository, key, what):
+    alice, line = key("alice")
+    mallory, _line = key("mallory")
+    commit = repository.second
+    if what == "lightweight tag":
+        repository.git("tag", "v1")
+    elif what == "another's commit":
+        commit = signed(repository, mallory, "commit", "-S", "--allow-empty", "-m", "signed")
+    elif what == "another's tag":
+        signed(repository, mallory, "tag", "-s", "-m", "v1", "v1")
+    elif what == "tag of its parent":
+        signed(repository, alice, "tag", "-s", "-m", "v1", "v1")
+        commit = repository.commit("More", "more")
+    mirror = mirror_of(signers=[line])
+    mirror.fetch(str(repository.path), commit)
+    with pytest.raises(BuildError) as caught:
+        mirror.verify(commit)
+    assert caught.value.step == "verify the signature"
+    assert str(caught.value) == f"neither {commit[:8]} nor a tag of it has a signature of one of `allowed_signers`"

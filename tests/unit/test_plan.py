@@ -17,6 +17,7 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import (
     plain_variables,
 )
 
+SIGNER = "alice@example.org ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKg"
 HELLO = {"name": "hello", "domain": "hello.test", "repository": "https://git.test/hello.git"}
 OTHER = {"name": "other", "domain": "other.test", "repository": "https://git.test/other.git"}
 DEBIAN = {"os_family": "Debian", "proxy_user": "www-data", "python": "python3"}
@@ -451,6 +452,9 @@ def test_secrets_stay_out_of_the_plan():
         ({"python": "3.12"}, True, True),
         ({"requirements": "a.txt"}, True, True),
         ({"extra_packages": ["pymysql"]}, True, True),
+        ({"require_hashes": True}, True, True),
+        ({"allowed_signers": [SIGNER]}, True, True),
+        ({"index_url": "https://own.test/simple"}, True, True),
         ({"build_commands": ["make"]}, True, True),
         ({"release_commands": ["flask db upgrade"]}, False, True),
         ({"command_timeout": 60}, False, False),

@@ -356,6 +356,15 @@ OF_AN_APP = {
         {"env": {"A": "x"}, "secrets": {"A": CANARY}},
         "`env.A` is among the secrets as well; keep one of them",
     ),
+    "packages beside hashes": (
+        {"require_hashes": True, "extra_packages": [CANARY]},
+        "`extra_packages` must be empty with `require_hashes`: the app's own files have the hashes",
+    ),
+    "signer without a key": (
+        {"allowed_signers": ["alice@example.org"]},
+        "`allowed_signers[0]` must be a line of an allowed_signers file: who, and a public SSH key; for example "
+        "`allowed_signers: [alice@example.org ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO]`",
+    ),
     "schedule that systemd could not read": (
         {"schedules": {"tidy": {"command": "flask tidy", "on_calendar": "*-*-* 25:00"}}},
         "`schedules.tidy.on_calendar` must be a calendar event of systemd (systemd.time(7)), not '*-*-* 25:00'; "

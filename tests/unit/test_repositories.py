@@ -59,6 +59,12 @@ def errors_of(**changes):
     return []
 
 
+def test_signatures_take_what_ssh_brings():
+    signer = "alice@example.org ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO"
+    app = app_of(repository="https://git.test/a.git", repository_known_hosts="", allowed_signers=[signer])
+    assert make_plan({"flask_apps": [app]}, DEBIAN, "web1")["packages"] == ["git", "openssh-client"]
+
+
 @pytest.mark.parametrize("kind", ["ed25519", "rsa", "ed25519 without its last line break"])
 def test_a_key_that_can_be_used(keys, kind):
     variables = {"flask_apps": [app_of(repository_key=keys[kind])]}

@@ -149,7 +149,7 @@ def _interpreters(apps):
 
 def _packages_of_apps(apps, platform):
     wanted = {package for app in apps for package in app["system_packages"]}
-    by_ssh = any(ssh_server(app["repository"]) for app in apps)
+    by_ssh = any(ssh_server(app["repository"]) or app["allowed_signers"] for app in apps)
     return wanted.union(platform.get("ssh_packages", ()) if by_ssh else ())
 
 

@@ -243,6 +243,8 @@ class _Layers:
             refuse(place, f"env.{name}", "is among the secrets as well; keep one of them")
         for name in sorted(values.get("processes", {}).keys() & values.get("schedules", {}).keys()):
             refuse(place, f"processes.{name}", "is the name of a schedule as well; every unit needs its own")
+        if values.get("require_hashes") and values.get("extra_packages"):
+            refuse(place, "extra_packages", "must be empty with `require_hashes`: the app's own files have the hashes")
         self._check_services(place, values)
         if values.get("health_status") == []:
             refuse(place, "health_status", "must not be empty: nothing would be healthy", "health_status: [2xx, 3xx]")

@@ -80,6 +80,11 @@ _SERVER = re.compile(
 )
 _USERINFO = re.compile(r"(?P<scheme>[a-z]+)://(?P<userinfo>[^/]*)@")
 _INDEX_URL = re.compile(rf"https?://{_HOST}(?:/(?:{_PATH})?)?")
+# ssh-keygen(1), ALLOWED SIGNERS: principals, options, type of the key, the key, a comment
+_SIGNER = re.compile(
+    r"[^\s#\"]\S* (?:[a-z-]+(?:=\"[^\"]*\")?(?:,[a-z-]+(?:=\"[^\"]*\")?)* )?"
+    r"(?:ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/]+=*(?: .*)?"
+)
 
 
 class Rule(NamedTuple):
@@ -220,6 +225,11 @@ _FOLDER = Rule("a relative path without `..`, of letters, digits and ._+@-", "up
 _DIRECTORY = Rule(
     "an absolute path without `..`, of letters, digits and ._+@-", "/srv/example", _matches(_ABSOLUTE), shown=True
 )
+_INDEX = Rule(
+    "an http or https URL without credentials, which the host's pip configuration can hold",
+    "https://packages.example.org/simple",
+    _matches(_INDEX_URL),
+)
 _COMMAND = Rule("a command on one line", "flask db upgrade", lambda value: not value.isspace() and value != "")
 _SECONDS = Rule("a number of seconds from 1 to 3600", "30", _within(1, 3600), shown=True)
 _VARIABLE = Rule("the name of an environment variable", "DATABASE_URL", _matches(ENVIRONMENT_NAME), shown=True)
@@ -338,6 +348,11 @@ APP_RULES = {
     "repository_known_hosts": Rule(
         "lines of a known_hosts file, or the path of such a file on the controller", "files/known_hosts", lines=True
     ),
+    "allowed_signers": Rule(
+        "a line of an allowed_signers file: who, and a public SSH key",
+        "alice@example.org ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO",
+        _matches(_SIGNER),
+    ),
     "version": Rule("a branch, tag or commit", '"1.10"', _is_version, shown=True),
     "path": _FOLDER._replace(example="src/web"),
     "user": Rule(
@@ -357,6 +372,8 @@ APP_RULES = {
         "pymysql",
         _is_requirement,
     ),
+    "index_url": _INDEX,
+    "ca_file": _DIRECTORY._replace(example="/etc/ssl/certs/example.pem"),
     "system_packages": Rule(
         "a list of package names, or a dictionary of such lists by OS family (Debian, RedHat)",
         "{Debian: [libpq5], RedHat: [libpq]}",
@@ -463,11 +480,7 @@ ROLE_RULES = {
     "flask_app_root": _DIRECTORY._replace(example="/opt/flask_apps"),
     "flask_app_data_root": _DIRECTORY._replace(example="/var/lib/flask_apps"),
     "flask_app_runtime_root": _DIRECTORY._replace(example="/run/flask_apps"),
-    "flask_app_index_url": Rule(
-        "an http or https URL without credentials, which the host's pip configuration can hold",
-        "https://packages.example.org/simple",
-        _matches(_INDEX_URL),
-    ),
+    "flask_app_index_url": _INDEX,
     "flask_app_ca_file": _DIRECTORY._replace(example="/etc/ssl/certs/example.pem"),
     "flask_app_build_jobs": _number(0, 256, "4"),
     "flask_app_proxy_user": Rule("the name of an account", "www-data", _matches(_ACCOUNT), shown=True),
