@@ -142,7 +142,7 @@ class Builder:
         try:
             _commit, subject = mirror.fetch(url, commit, directory, access)
             if app["allowed_signers"]:
-                mirror.verify(commit)
+                mirror.verify(url, commit, access)
             refuse_pointers(directory)
             check_path(app, commit, directory)
             link_shared(app, directory)

@@ -78,16 +78,21 @@ if ! known; then
     known || git fetch --quiet "$remote" "$commit" || exit
 fi
 """
-# A tag counts when it is of this very commit. git runs ssh-keygen, which knows nobody but who is in this file.
+# A tag counts when it is of this very commit; it may be younger than the copy of the commit. git runs ssh-keygen, which
+# knows nobody but who is in the file.
 NOT_SIGNED = 14
 SIGNATURE_SCRIPT = f"""
-commit=$1
-set -- -c "gpg.ssh.allowedSignersFile=$CREDENTIALS_DIRECTORY/allowed_signers"
-git "$@" verify-commit "$commit" && exit
-for tag in $(git for-each-ref --points-at="$commit" --format='%(objectname)' refs/tags); do
-    [ "$(git cat-file -t "$tag")" != tag ] || ! git "$@" verify-tag "$tag" || exit 0
-done
-exit {NOT_SIGNED}
+remote=$1 commit=$2
+verify() {{ git -c "gpg.ssh.allowedSignersFile=$CREDENTIALS_DIRECTORY/allowed_signers" "$@"; }}
+signed() {{
+    for tag in $(git for-each-ref --points-at="$commit" --format='%(objectname)' refs/tags); do
+        [ "$(git cat-file -t "$tag")" != tag ] || ! verify verify-tag "$tag" || return 0
+    done
+    return 1
+}}
+verify verify-commit "$commit" || signed && exit
+git fetch --quiet --force "$remote" '+refs/tags/*:refs/tags/*' || exit
+signed || exit {NOT_SIGNED}
 """
 # Of git's output, and what people can do about it.
 HINTS = {
@@ -172,12 +177,13 @@ class Mirror:
             raise of_command(FETCH, f"git could not fetch the submodule {shown!r}{hint(error)}", error) from error
         return place, source, told
 
-    def _ask(self, url, words, directory, access, other=""):
+    def _ask(self, url, words, directory, access, other="", files=None):
         """Run a script that may fetch.
 
         :param words: the script, its name, its arguments
         :param directory: what it may write to beside the mirror; empty for nothing
         :param other: another URL whose password goes to its own server, too
+        :param files: {name: text} of what else it finds in $CREDENTIALS_DIRECTORY
         """
         # URL and password travel in the environment, which no command line shows and no file keeps
         settings = {**git_configuration(other), **git_configuration(url)}
@@ -185,7 +191,9 @@ class Mirror:
         paths = {name: f'"$CREDENTIALS_DIRECTORY/{name}"' for name in given}
         more = {"GIT_SSH_COMMAND": ssh_command(**paths)}
         writable = [self.path, *([directory] if directory else [])]
-        return self._run(["/bin/sh", "-uc", *words], writable, directory or "/", settings, more, given)
+        return self._run(
+            ["/bin/sh", "-uc", *words], writable, directory or "/", settings, more, {**given, **(files or {})}
+        )
 
     def _prepare(self, fetcher):
         if not os.path.isdir(self.path):
@@ -194,15 +202,15 @@ class Mirror:
         for path in glob.glob(os.path.join(glob.escape(self.path), "**", "*.lock"), recursive=True):
             os.unlink(path)  # of a git that was killed: nobody else works here
 
-    def verify(self, commit):
+    def verify(self, url, commit, access=None):
         """Check that one of the app's signers signed a commit that the mirror has, or a tag of it.
 
+        :param access: as ``fetch`` takes it
         :raises BuildError: none did, with what git says of each signature
         """
         signers = "".join(f"{line}\n" for line in self.app["allowed_signers"])
-        words = ["/bin/sh", "-uc", SIGNATURE_SCRIPT, "sh", commit]
         try:
-            self._run(words, [self.path], credentials={"allowed_signers": signers}, merged=True)
+            self._ask(url, [SIGNATURE_SCRIPT, "sh", REMOTE, commit], "", access, files={"allowed_signers": signers})
         except CommandFailed as error:
             if error.status != NOT_SIGNED:
                 raise of_command(VERIFY, "git could not check the signature", error) from error
@@ -264,7 +272,6 @@ class Mirror:
             environment=environment,
             credentials=credentials,
             directory=directory,
-            merged=merged,
         )
 
 

@@ -455,7 +455,15 @@ def test_a_commit_or_a_tag_of_it_is_signed(mirror_of, repository, key, what):
         commit = signed(repository, alice, "commit", "-S", "--allow-empty", "-m", "signed")
     mirror = mirror_of(signers=["bob@example.org ssh-ed25519 AAAA", line])
     mirror.fetch(str(repository.path), commit)
-    mirror.verify(commit)
+    mirror.verify(str(repository.path), commit)
+
+
+def test_a_tag_that_came_later(mirror_of, repository, key):
+    alice, line = key("alice")
+    mirror = mirror_of(signers=[line])
+    mirror.fetch(str(repository.path), repository.second)
+    signed(repository, alice, "tag", "-s", "-m", "v1", "v1")
+    mirror.verify(str(repository.path), repository.second)
 
 
 @pytest.mark.parametrize(
@@ -477,6 +485,6 @@ def test_a_commit_that_no_signer_signed(mirror_of, repository, key, what):
     mirror = mirror_of(signers=[line])
     mirror.fetch(str(repository.path), commit)
     with pytest.raises(BuildError) as caught:
-        mirror.verify(commit)
+        mirror.verify(str(repository.path), commit)
     assert caught.value.step == "verify the signature"
     assert str(caught.value) == f"neither {commit[:8]} nor a tag of it has a signature of one of `allowed_signers`"
