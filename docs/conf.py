@@ -34,7 +34,7 @@ myst_heading_anchors = 3
 
 
 def links_of_site(page, text):
-    """The text of a page with links that lead where they should on the site. Pages are written to be read in the repository.
+    """The text of a page with links that lead where they should on the site. It is written for the repository.
 
     :param page: the page's name on the site, such as ``jobs/deploy``
     """

@@ -97,7 +97,9 @@ PAGES = [path for path in PROJECT.rglob("*.md") if path.relative_to(PROJECT).par
 
 def anchors(page):
     """The fragments under which GitHub, and MyST on the site, find the headings of a page."""
-    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE), re.M)
+    headings = re.findall(
+        r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE), re.M
+    )
     return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 

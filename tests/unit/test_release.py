@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, flaskfleet.deploy contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""scripts/release in a repository of its own, and what comes out: the artefact, installed and used as other people do."""
+"""scripts/release in a repository of its own, and its artefact, installed and used as other people do."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ def test_a_release_is_a_commit_with_a_tag_and_a_changelog(checkout, artefact):
     assert run("git", "status", "--porcelain", folder=checkout).stdout == ""
     assert run("git", "describe", "--exact-match", folder=checkout).stdout == f"v{VERSION}\n"
     assert yaml.safe_load((checkout / "galaxy.yml").read_text())["version"] == VERSION
-    summary = yaml.safe_load((PROJECT / "changelogs" / "fragments" / "first-release.yml").read_text())["release_summary"]
+    summary = yaml.safe_load((PROJECT / "changelogs" / "fragments" / "first-release.yml").read_text())[
+        "release_summary"
+    ]
     changelog = " ".join((checkout / "CHANGELOG.rst").read_text().split())
     assert f"v{VERSION}" in changelog and summary in changelog
 
