@@ -33,6 +33,7 @@ COLLECTIONS = Path(plan.__file__).parents[6]
 PROJECT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "examples/microblog/README.md"]
 PAGES += sorted(str(path.relative_to(PROJECT)) for path in (PROJECT / "docs").rglob("*.md"))
+TUTORIAL = PROJECT / "docs" / "tutorial"
 BLOCK = re.compile(r"^(?P<indent> *)```(?P<language>\S*)\n(?P<text>.*?)^ *```$", re.DOTALL | re.MULTILINE)
 # languages of blocks that are neither copied nor run
 SHOWN_ALONE = ("text", "{toctree}", "python", "ini", "diff")
@@ -102,7 +103,13 @@ def kind_of(place, content):
     return "fragment", content
 
 
-YAML_BLOCKS = [(place, *kind_of(place, yaml.safe_load(text))) for place, text in all_blocks("yaml")]
+# The tutorial's are parts of the files of its steps.
+EXCERPTS = [(place, text) for place, text in all_blocks("yaml") if place.startswith("docs/tutorial")]
+YAML_BLOCKS = [
+    (place, *kind_of(place, yaml.safe_load(text)))
+    for place, text in all_blocks("yaml")
+    if not place.startswith("docs/tutorial")
+]
 
 
 KNOWN_HOSTS = "git.example.org ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl\n"
@@ -192,6 +199,32 @@ def test_plays_that_pages_show_pass_the_syntax_check(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+STEPS = sorted(path.name for path in (TUTORIAL / "steps").iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_steps_of_the_tutorial_pass_the_syntax_check(step):
+    command = [sys.executable, "-m", "ansible", "playbook", "-i", "../hosts.yml", "--syntax-check", "deploy.yml"]
+    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS)}
+    folder = TUTORIAL / "steps" / step
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("place, text", EXCERPTS, ids=[place for place, _text in EXCERPTS])
+def test_what_the_tutorial_shows_is_in_its_steps(place, text):
+    files = [path.read_text(encoding="utf-8") for path in (TUTORIAL / "steps").rglob("*.yml")]
+    indented = [textwrap.indent(text, " " * depth) for depth in range(0, 9, 2)]
+    assert any(each in file for file in files for each in indented)
+
+
+def test_the_last_step_of_the_tutorial_is_a_list_that_the_plan_accepts():
+    """As far as a plan without a machine goes; `make_plan` raises when it is not."""
+    path = TUTORIAL / "steps" / "5-collection" / "group_vars" / "appservers.yml"
+    made = plan.make_plan(yaml.safe_load(path.read_text(encoding="utf-8")), {"os_family": "Debian"}, "ubuntu1")
+    assert [app["name"] for app in made["apps"]] == ["hello", "hello2"]
+
+
 def test_the_list_on_top_of_readme_is_ten_lines_at_most():
     """A host and an app: what README says is all that one needs."""
     [(_place, text)] = [block for block in all_blocks("yaml") if block[0].startswith("README.md")][:1]
@@ -214,7 +247,7 @@ PLAYBOOK_VARIABLES = set(
 TAGS = {"all", "packages", "services", "build", "release", "sites", "hosts_entries"}
 # What is typed on a machine, or is no program of ours: only the words that name something of ours are looked at.
 OTHER_PROGRAMS = set(
-    "systemctl journalctl curl tail cat ls readlink rsync chown rm userdel nginx certbot python3 podman molecule git"
+    "systemctl journalctl curl tail cat ls readlink rsync chown rm userdel nginx certbot python3 podman molecule git cd"
     " python pre-commit antsibull-changelog ansible-builder du getfacl getent echo .".split()
 )
 # What an app `NAME` with the process `worker` and the schedules `cleanup` and `dump` is made of, on a machine.
@@ -255,7 +288,8 @@ def ansible_options(program, words):
 def check_ansible_playbook(words):
     options = ansible_options("ansible-playbook", words)
     for playbook in options.args:
-        assert playbook in PLAYBOOKS or (PROJECT / playbook).exists(), playbook
+        known = playbook in PLAYBOOKS or (PROJECT / playbook).exists()
+        assert known or all((TUTORIAL / "steps" / step / playbook).exists() for step in STEPS), playbook
     for text in options.extra_vars:
         if text.startswith("@"):
             assert (PROJECT / text[1:]).exists()
