@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, flaskfleet.deploy contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""examples/ci and the settings of pre-commit name what is there. No runner has read them: this can't show that they run."""
+"""examples/ci and the settings of pre-commit name what is there. That they run is not shown here."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def test_gitlab_runs_every_scenario_with_real_images():
 @pytest.mark.parametrize("path", [GITHUB, GITLAB], ids=lambda path: path.stem)
 def test_they_call_make_as_people_do_and_say_that_they_have_not_run(path):
     text = path.read_text(encoding="utf-8")
-    called = {word for line in re.findall(r"^\s*- (?:run: )?make ([a-z ]+)", text, re.MULTILINE) for word in line.split()}
+    lines = re.findall(r"^\s*- (?:run: )?make ([a-z ]+)", text, re.MULTILINE)
+    called = {word for line in lines for word in line.split()}
     assert called and called <= TARGETS
     assert "NOT RUN YET" in text
 
