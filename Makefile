@@ -1,6 +1,6 @@
 # The commands of this checkout; each recipe is one script. "make" alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup hosts demo demo-down test lint unit sanity oldest molecule torture bench bench-deployments
+.PHONY: help setup hosts demo demo-down docs test lint unit sanity oldest molecule torture bench bench-deployments release raise-pins
 
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1 | \2/p' $(MAKEFILE_LIST) | awk -F ' [|] ' '{ printf "make %-18s %s\n", $$1, $$2 }'
@@ -17,8 +17,11 @@ demo: hosts ## deploy hello and hello2 on both test hosts; DEMO_REPOSITORY=… d
 demo-down: setup ## remove the demo
 	@scripts/demo down
 
-test: setup ## all tests: lint, unit, sanity, the oldest ansible-core, the molecule scenarios on both test hosts, some torture
-	@scripts/test lint unit sanity oldest molecule torture
+docs: setup ## the documentation as a site, in .cache/docs/html
+	@scripts/docs
+
+test: setup ## all tests: lint, unit, sanity, the documentation's site, the oldest ansible-core, the molecule scenarios on both test hosts, some torture
+	@scripts/test lint unit sanity docs oldest molecule torture
 
 lint: setup ## yamllint, ansible-lint, ruff, shellcheck
 	@scripts/test lint
@@ -43,3 +46,9 @@ bench: hosts ## speed, beside a plain playbook and pyinfra; QUICK=1 for a short 
 
 bench-deployments: hosts ## deployments under load, half an hour; BENCH='--deployments 4 --pairs 1' for a quick one
 	@benchmarks/run deployments $(BENCH)
+
+release: setup ## check everything and make VERSION=…: changelog, version, commit, tag, artefact; TESTS=none without the tests
+	@scripts/release "$(VERSION)"
+
+raise-pins: setup ## pin the newest versions of what the environments of this checkout are made of
+	@scripts/raise-pins

@@ -145,9 +145,24 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Put the journal of our services behind the message of a failed check."""
+    """Put what our services and nginx have logged on the host behind the message of a check that failed there."""
     report = yield
-    if report.when == "call" and report.failed and "host" in item.funcargs:
-        command = "journalctl --no-pager --lines=40 --unit='flask-*' --unit=nginx"
-        report.sections.append(("journal", item.funcargs["host"].run(command).stdout))
+    if report.failed and "host" in item.funcargs:
+        for title, command in LOGS.items():
+            report.sections.append((f"{title} of {item.funcargs['host'].backend.name}", _shown(item, command)))
     return report
+
+
+LOGS = {
+    "journal": "journalctl --no-pager --lines=60 --unit='flask-*' --unit='flaskfleet-*' --unit=nginx",
+    "nginx's errors": "tail -n 20 /var/log/nginx/*error.log",
+    "nginx's last requests": "tail -n 5 /var/log/nginx/*access.log",
+}
+
+
+def _shown(item, command):
+    """What a command writes on the host, or why it could not be run there: nothing hides the failure of the check."""
+    try:
+        return item.funcargs["host"].run(command).stdout
+    except Exception as error:  # pylint: disable=broad-exception-caught
+        return f"not to be had: {error}"

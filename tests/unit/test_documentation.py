@@ -36,8 +36,16 @@ def options(role):
 
 @pytest.mark.parametrize("role", ROLES)
 def test_defaults_are_those_that_are_documented(role):
-    documented = {name: option.get("default") for name, option in options(role).items()}
-    assert load("roles", role, "defaults", "main.yml") == documented
+    """A default that is made of another variable is told in words: a reference shows values, of the type it states."""
+    defaults, known = load("roles", role, "defaults", "main.yml"), options(role)
+    assert set(defaults) == set(known)
+    for name, default in defaults.items():
+        variables = re.findall(r"{{ (\w+)", default) if isinstance(default, str) else []
+        if variables:
+            assert "default" not in known[name], name
+            assert all(f"C({variable})" in " ".join(known[name]["description"]) for variable in variables), name
+        else:
+            assert known[name].get("default") == default, name
 
 
 def test_variables_that_roles_share_have_one_default():
@@ -80,10 +88,28 @@ def test_what_readme_shows_of_nginx_is_what_scenario_tls_runs():
 
 @pytest.mark.parametrize("role", ROLES)
 def test_specifications_have_no_templates(role):
-    """Ansible evaluates them, descriptions included. A default may be one of variables that there are."""
-    text = (PROJECT / "roles" / role / "meta" / "argument_specs.yml").read_text()
-    options = json.dumps(yaml.safe_load(text)["argument_specs"]["main"]["options"])
-    assert not re.search("{[{%#]", re.sub('"default": "{{ nginx_site_host_names [^}]*}}"', "", options))
+    """Ansible evaluates them, descriptions included."""
+    assert not re.search("{[{%#]", json.dumps(options(role)))
+
+
+PAGES = [path for path in PROJECT.rglob("*.md") if path.relative_to(PROJECT).parts[0] not in (".cache", ".venv")]
+
+
+def anchors(page):
+    """The fragments under which GitHub, and MyST on the site, find the headings of a page."""
+    headings = re.findall(
+        r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE), re.M
+    )
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_links_between_pages_lead_somewhere(page):
+    """Also for who reads them in the repository; the site's build tells of those that it has broken."""
+    for path, _hash, fragment in re.findall(r"\]\((?!\w+:)([^)#\s]*)(#([^)]*))?\)", page.read_text(encoding="utf-8")):
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), path
+        assert not fragment or fragment in anchors(target), f"{path}#{fragment}"
 
 
 def test_readme_names_variables_that_exist():
