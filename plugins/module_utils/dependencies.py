@@ -212,10 +212,12 @@ class Dependencies:
         python = app["python"]["executable"]
         if requirements == "pyproject.toml" and is_package(source):
             requirements = PROJECT
+        variables = self._environment(app, cache, environment)
         if installer == "pip":
             script = pip_script(python, environment, requirements, packages, app["require_hashes"])
         else:
-            script = uv_script(self.uv, python, environment, requirements, packages, hashes=app["require_hashes"])
+            kinds = {"hashes": app["require_hashes"], "other_index": "UV_DEFAULT_INDEX" in variables}
+            script = uv_script(self.uv, python, environment, requirements, packages, **kinds)
         try:
             run(
                 ["/bin/sh", "-euc", script],
@@ -224,7 +226,7 @@ class Dependencies:
                 hidden=self.hidden,
                 readable=[self.tools] if installer == "uv" else [],
                 writable=[directory, cache],
-                environment=self._environment(app, cache, environment),
+                environment=variables,
                 directory=source,
             )
         except CommandFailed as error:
@@ -343,19 +345,29 @@ def pip_script(python, environment, requirements, packages, hashes=False):
     )
 
 
-def uv_script(uv, python, environment, requirements, packages, wheels_alone=False, hashes=False):
-    """The same with uv. ``wheels_alone``: nothing is built, and the environment may be copied to another place."""
+def uv_script(uv, python, environment, requirements, packages, wheels_alone=False, hashes=False, other_index=False):
+    """The same with uv.
+
+    :param wheels_alone: nothing is built, and the environment may be copied to another place
+    :param other_index: the packages of a lock come from another index than it names. For uv such a lock is outdated
+        (https://github.com/astral-sh/uv/issues/11596), so its content is taken as a requirements file, whose hashes
+        are checked all the same.
+    """
     into = ["--python", os.path.join(environment, "bin", "python")]
     copied = ["--relocatable"] if wheels_alone else []
     options = HASHED if hashes else HASHED[1:] if wheels_alone else []
     lines = [shell_quote([uv, "venv", "--quiet", "--clear", *copied, "--python", python, environment])]
-    if requirements == "uv.lock":
+    sources = ["--requirement", requirements] if requirements else []
+    if requirements == PROJECT:
+        sources = ["--editable", "."]
+    elif requirements == "uv.lock" and other_index:
+        exported = os.path.join(environment, "uv.txt")
+        shown = ["--quiet", "--no-dev", "--no-header", "--no-annotate"]
+        lines.append(shell_quote([uv, "export", *shown, "--frozen", "--python", python, "--output-file", exported]))
+        sources, options = ["--requirement", exported], []
+    elif requirements == "uv.lock":
         lines.append(shell_quote([uv, "sync", "--quiet", "--locked", "--no-dev", "--python", python]))
         sources = []
-    elif requirements == PROJECT:
-        sources = ["--editable", "."]
-    else:
-        sources = ["--requirement", requirements] if requirements else []
     if sources or packages:
         lines.append(shell_quote([uv, "pip", "install", "--quiet", *into, *options, *sources, *packages]))
     lines.append(f"{shell_quote([uv, 'pip', 'freeze', '--quiet', *into])} > {shell_quote([lock_path(environment)])}")

@@ -470,6 +470,14 @@ def test_sets_of_killed_runs_and_old_ones_go(installer, tmp_path):
     assert os.listdir(sets) == ["young"]
 
 
+def test_a_lock_whose_packages_come_from_another_index(stubs):
+    folder, run = stubs
+    called = run("uv", "uv.lock", ["gunicorn"], other_index=True)
+    exported = f"{folder}/env/uv.txt"
+    assert called[1][0] == "export" and called[1][-2:] == ["--output-file", exported] and "--frozen" in called[1]
+    assert called[2][-3:] == ["--requirement", exported, "gunicorn"]
+
+
 # --- hashes ---
 
 
