@@ -654,7 +654,7 @@ def test_headers_that_are_refused(headers, problem):
 
 
 def test_logs():
-    assert "access_log /var/log/nginx/hello.test.access.log flask_hello;" in app_site()
+    assert "access_log /var/log/nginx/hello.test.access.log flask_hello buffer=32k flush=1s;" in app_site()
     assert "access_log off;" in app_site(access_log="off")
     for kind in ("combined", "json"):
         text = "".join(app_site(access_log=kind)).partition("log_format flask_hello")[2].partition(";")[0]
