@@ -30,6 +30,7 @@ html_theme = "furo"
 html_title = project
 html_show_sphinx = False
 smartquotes = False
+highlight_language = "text"
 myst_heading_anchors = 3
 
 

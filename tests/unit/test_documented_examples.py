@@ -96,7 +96,7 @@ def kind_of(place, content):
         return "variables", content
     if content.keys() <= APP_KEYS:
         return "variables", {"flask_apps": [{**REQUIRED, **content}]}
-    if content.keys() & {"appservers", "all", "databases"}:
+    if all(isinstance(group, dict) and group.keys() & {"hosts", "children"} for group in content.values()):
         return "inventory", content
     sections = yaml.safe_load((PROJECT / "changelogs" / "config.yaml").read_text(encoding="utf-8"))["sections"]
     assert content.keys() <= {section for section, _title in sections}, f"{place}: what is this?"
@@ -244,11 +244,17 @@ PLAYBOOK_VARIABLES = set(
         r"\b(?:flask|nginx|hosts|backing)_[a-z_]+\b", "".join(p.read_text(encoding="utf-8") for p in PLAYBOOKS.values())
     )
 )
-TAGS = {"all", "packages", "services", "build", "release", "sites", "hosts_entries"}
+TAGS = {"all"} | {
+    tag
+    for folder in ("playbooks", "roles")
+    for path in (PROJECT / folder).rglob("*.yml")
+    for tags in re.findall(r"^ *tags: (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    for tag in tags.strip("[]").split(", ")
+} - {"never", "always"}
 # What is typed on a machine, or is no program of ours: only the words that name something of ours are looked at.
 OTHER_PROGRAMS = set(
     "systemctl journalctl curl tail cat ls readlink rsync chown rm userdel nginx certbot python3 podman molecule git cd"
-    " python pre-commit antsibull-changelog ansible-builder du getfacl getent echo .".split()
+    " python pre-commit du echo . sudo ssh scp openssl dig ss df mkdir cp grep".split()
 )
 # What an app `NAME` with the process `worker` and the schedules `cleanup` and `dump` is made of, on a machine.
 UNITS = (
@@ -279,6 +285,7 @@ def ansible_options(program, words):
         "ansible-galaxy": ("galaxy", "GalaxyCLI"),
         "ansible-vault": ("vault", "VaultCLI"),
         "ansible-doc": ("doc", "DocCLI"),
+        "ansible-inventory": ("inventory", "InventoryCLI"),
     }[program]
     cli = getattr(__import__(f"ansible.cli.{module}", fromlist=[name]), name)([program, *words])
     cli.init_parser()

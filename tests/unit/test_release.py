@@ -133,6 +133,20 @@ def project(artefact, tmp_path_factory):
     return folder
 
 
+def test_the_collection_is_installed_from_git_as_the_example_of_requirements_says(checkout, artefact, tmp_path):
+    """From a repository of this machine in place of the public one."""
+    public = yaml.safe_load((PROJECT / "galaxy.yml").read_text(encoding="utf-8"))["repository"]
+    wanted = yaml.safe_load((PROJECT / "examples" / "requirements.yml").read_text(encoding="utf-8"))
+    [entry] = wanted["collections"]
+    assert (entry["name"], entry["type"]) == (public, "git")
+    entry.update(name=f"file://{checkout}", version=f"v{VERSION}")
+    (tmp_path / "requirements.yml").write_text(yaml.dump(wanted))
+    options = ["--no-deps", "--collections-path", "collections"]
+    run("ansible-galaxy", "collection", "install", "-r", "requirements.yml", *options, folder=tmp_path)
+    installed = tmp_path / "collections" / "ansible_collections" / "flaskfleet" / "deploy"
+    assert (installed / "roles" / "flask_app").exists() and not (installed / "tests").exists()
+
+
 def test_playbooks_of_other_people_find_the_roles(project):
     playbooks = [f"{name}.yml" for name in PLAYBOOKS]
     run("ansible-playbook", "--inventory", "localhost,", "--syntax-check", *playbooks, folder=project)
