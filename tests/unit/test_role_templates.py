@@ -103,7 +103,8 @@ def test_every_template_is_rendered_here(files):
     for kind in ("gunicorn", "granian"):
         everything = {"server": {"kind": kind}, "processes": {"worker": "rq"}}
         known |= set(plan_of(everything)["apps"][0]["release_files"].values())
-    assert templates - known == {"host.sysusers.conf.j2", "host.tmpfiles.conf.j2", "mariadb.cnf.j2"}
+    others = {"host.sysusers.conf.j2", "host.tmpfiles.conf.j2", "mariadb.cnf.j2", "pull.service.j2", "pull.timer.j2"}
+    assert templates - known == others
 
 
 def test_every_file_tells_who_wrote_it_and_ends_its_last_line(files):
@@ -694,3 +695,30 @@ def test_a_template_that_is_not_there(tmp_path):
 def test_values_are_not_templates(tmp_path):
     (tmp_path / "x.j2").write_text("{{ value }}\n")
     assert renderer(str(tmp_path)).render("x.j2", {"value": "{{ 7 * 7 }}"}) == "{{ 7 * 7 }}\n"
+
+
+def pull_agent(name, **changes):
+    folder = ROLES / "pull_agent"
+    defaults, variables = (yaml.safe_load((folder / part / "main.yml").read_text()) for part in ("defaults", "vars"))
+    variables["ansible_managed"] = "Ansible managed"
+    return renderer(role="pull_agent", **{**defaults, **variables, **changes}).render(name, {})
+
+
+def test_a_pull_that_hangs_is_ended_with_all_that_it_has_started():
+    service = directives(pull_agent("pull.service.j2", pull_agent_timeout=300))["Service"]
+    assert (service["Type"], service["KillMode"], service["TimeoutStartSec"]) == (
+        ["oneshot"],
+        ["control-group"],
+        ["300"],
+    )
+    assert service["ExecStopPost"] == ["-/usr/local/sbin/flaskfleet-pull note-end"]
+    assert service["LoadCredentialEncrypted"] == [
+        "vault_password:flaskfleet-pull.vault_password",
+        "repository_key:flaskfleet-pull.repository_key",
+    ]
+
+
+def test_pulling_hosts_are_spread():
+    timer = directives(pull_agent("pull.timer.j2"))["Timer"]
+    assert (timer["OnCalendar"], timer["RandomizedDelaySec"]) == (["*:0/15"], ["15min"])
+    assert timer["FixedRandomDelay"] == ["yes"]
