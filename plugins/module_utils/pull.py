@@ -310,8 +310,8 @@ class Agent:
     """One run.
 
     :param configuration: what the role has written: host, repository, version, allowed_signers, known_hosts,
-        inventory, here (the inventory that says how this host is reached), playbook, requirements_file, arguments,
-        python, requirements, environments, pip_options
+        inventory, here (the inventory that says how this host is reached), playbook, requirements_file, galaxy_options,
+        arguments, python, requirements, environments, pip_options
     :ivar result: what result.json will say
     """
 
@@ -439,7 +439,8 @@ class Agent:
         if not os.path.isdir(final):
             temporary = f"{final}.new"
             shutil.rmtree(temporary, ignore_errors=True)
-            command = ["collection", "install", "--requirements-file", requirements, "--collections-path", temporary]
+            command = ["collection", "install", *self.configuration["galaxy_options"]]
+            command += ["--requirements-file", requirements, "--collections-path", temporary]
             command = self.ansible.command("galaxy", *command)
             run(command, "install its collections", {**environment, "ANSIBLE_COLLECTIONS_PATH": temporary}, checkout)
             os.rename(temporary, final)

@@ -44,8 +44,8 @@ EXAMPLES = r"""
 RETURN = r"""
 pull:
   description:
-    - What became of the last run of the host's agent, see the role P(flaskfleet.deploy.pull_agent#role); null when there
-      was none.
+    - What became of the last run of the host's agent, see the role P(flaskfleet.deploy.pull_agent#role); null
+      when there was none.
   returned: always
   type: dict
   contains:
