@@ -722,3 +722,42 @@ def test_pulling_hosts_are_spread():
     timer = directives(pull_agent("pull.timer.j2"))["Timer"]
     assert (timer["OnCalendar"], timer["RandomizedDelaySec"]) == (["*:0/15"], ["15min"])
     assert timer["FixedRandomDelay"] == ["yes"]
+
+
+SIGNER = "alice@example.org ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA== alice"
+
+
+@pytest.mark.parametrize(
+    "changes, wrong",
+    [
+        ({}, []),
+        ({"pull_agent_repository": "git@git.test:team/fleet.git"}, []),
+        ({"pull_agent_repository": "ssh://git@git.test/fleet.git"}, []),
+        ({"pull_agent_version": "0" * 40, "pull_agent_allowed_signers": []}, []),
+        ({"pull_agent_allowed_signers": [f'alice@a.test namespaces="git" {SIGNER.partition(" ")[2]}']}, []),
+        ({"pull_agent_repository": ""}, ["pull_agent_repository"]),
+        ({"pull_agent_repository": "--upload-pack=x"}, ["pull_agent_repository"]),
+        ({"pull_agent_repository": "https://me:c4n4ry@git.test/"}, ["pull_agent_repository"]),
+        ({"pull_agent_version": "-x"}, ["pull_agent_version"]),
+        ({"pull_agent_version": "v1", "pull_agent_allowed_signers": []}, ["pull_agent_allowed_signers"]),
+        ({"pull_agent_allowed_signers": ["ssh-ed25519 AAAA"]}, ["pull_agent_allowed_signers"]),
+        ({"pull_agent_timeout": 59, "pull_agent_host": "a\nb"}, ["pull_agent_timeout", "pull_agent_on_calendar"]),
+    ],
+)
+def test_what_is_wrong_with_the_variables_of_an_agent(changes, wrong):
+    folder = ROLES / "pull_agent"
+    defaults, variables = (yaml.safe_load((folder / part / "main.yml").read_text()) for part in ("defaults", "vars"))
+    good = {"pull_agent_repository": "https://git.test/fleet.git", "pull_agent_allowed_signers": [SIGNER]}
+    templar = Templar(loader=DataLoader(), variables=trusted({**defaults, **variables, **good, **changes}))
+    problems = templar.template(trust_as_template("{{ __pull_agent_problems }}"))
+    assert [re.match("`([a-z_]+)`", problem)[1] for problem in problems] == wrong
+    assert "c4n4ry" not in str(problems)
+
+
+def trusted(value):
+    """A file's content as Ansible loads it, with templates that are evaluated."""
+    if isinstance(value, dict):
+        return {key: trusted(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [trusted(each) for each in value]
+    return trust_as_template(value) if isinstance(value, str) else value
