@@ -37,6 +37,11 @@ def run(*command, **options):
     return subprocess.run(command, check=True, capture_output=True, text=True, **options).stdout.strip()
 
 
+def head(branch):
+    """The commit of a branch of the app hello."""
+    return run("git", "--git-dir", REPOSITORIES / "hello.git", "rev-parse", branch)
+
+
 class Fleet:
     """The repository of a host.
 

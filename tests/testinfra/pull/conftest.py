@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
-from conftest import NETWORK, PROJECT
 
-sys.path.insert(0, str(PROJECT / "tests" / "pull"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "pull"))
 from fleet import Fleet  # noqa: E402
 
 SERVICE = "flaskfleet-pull.service"
@@ -39,8 +39,8 @@ class Agent:
 
 
 @pytest.fixture(scope="module")
-def fleet(machine):
-    return Fleet(machine.name, NETWORK["test_network_gateway"])
+def fleet(machine, inventory):
+    return Fleet(machine.name, inventory[machine.name]["test_network_gateway"])
 
 
 @pytest.fixture(scope="module")

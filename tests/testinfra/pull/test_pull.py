@@ -9,8 +9,7 @@ import json
 import time
 
 import pytest
-from conftest import head
-from fleet import PASSWORD_TEXT, SECRET, SITE
+from fleet import PASSWORD_TEXT, SECRET, SITE, head
 
 SERVICE = "flaskfleet-pull.service"
 HANGING = {"name": "Hang", "ansible.builtin.shell": "setsid sleep 86399 & sleep 86399"}
@@ -32,7 +31,7 @@ def test_a_bare_host_becomes_what_the_repository_says(machine, agent):
     assert (result["state"], result["held"], result["subject"]) == ("ok", None, "The first")
     assert result["changed"] > 5
     assert machine.get("hello.test", "/health")[0] == 200
-    assert machine.live("hello")["commit"] == head("hello", "master")
+    assert machine.live("hello")["commit"] == head("master")
 
 
 def test_a_second_pull_changes_nothing(machine, agent):
@@ -66,7 +65,7 @@ def test_a_new_commit_is_deployed(machine, agent, fleet, in_force):
     with machine.under_load("hello") as load:
         well, result = agent.pull()
     assert well and result["commit"] == commit, agent.journal()
-    assert machine.live("hello")["commit"] == head("hello", "version2")
+    assert machine.live("hello")["commit"] == head("version2")
     assert load["failed"] == 0, load
     assert "pulled" in machine.deploy(playbook="status") and commit[:8] in machine.deploy(playbook="status")
 
@@ -88,7 +87,7 @@ def test_a_bad_commit_is_held_back(machine, agent, fleet, in_force, signer, app,
     assert result["held"]["commit"] == bad and result["held"]["reason"].startswith(reason)
     if signer == "alice":
         assert "`domain`" in "\n".join(result["held"]["output"])
-    assert machine.live("hello")["commit"] == head("hello", "master")
+    assert machine.live("hello")["commit"] == head("master")
     assert machine.get("hello.test", "/health")[0] == 200, "what is in force was made true"
     table = machine.deploy(playbook="status")
     assert f"{bad[:8]} (Not good) was held back: {reason}" in " ".join(table.split())
@@ -124,7 +123,7 @@ def test_a_push_and_a_pull_at_the_same_time(machine, agent, fleet, in_force):
     result = agent.result()
     assert (result["state"], result["held"]) == ("ok", None), (result, agent.journal())
     assert load["failed"] == 0, load
-    assert machine.live("hello")["commit"] == head("hello", "version2")
+    assert machine.live("hello")["commit"] == head("version2")
     units = machine.output("systemctl list-units --plain --no-legend 'flask-hello@*.service'")
     assert len(units.splitlines()) == 1, units
     assert agent.pull()[1]["changed"] == 0, agent.journal()
@@ -139,10 +138,10 @@ def test_a_host_that_does_not_lead_waits_for_release_commands(machine, agent, fl
     assert well and result["changed"] <= 1, agent.journal()  # the build, which nothing waits for
     assert machine.live("hello")["release"] == before
     assert f"{other} has run its release commands" in " ".join(agent.journal().split())
-    done = {"hello": head("hello", "version2")[:12]}
+    done = {"hello": head("version2")[:12]}
     fleet.commit("Told", **wanted, flask_app_release_commands_done=done)
     assert agent.pull()[0], agent.journal()
-    assert machine.live("hello")["commit"] == head("hello", "version2")
+    assert machine.live("hello")["commit"] == head("version2")
 
 
 @pytest.mark.parametrize("secret", [PASSWORD_TEXT, SECRET], ids=["the vault's password", "of an app"])
