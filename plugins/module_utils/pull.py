@@ -417,6 +417,7 @@ class Agent:
             "ANSIBLE_HOME": home,
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_LOCALHOST_WARNING": "0",
+            "ANSIBLE_PIPELINING": "1",  # modules come by a pipe, not by files: a third faster
             "PYTHONUNBUFFERED": "1",
         }
         paths = [os.path.join(checkout, "collections")]

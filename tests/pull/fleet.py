@@ -22,6 +22,7 @@ REPOSITORIES = PROJECT / ".cache" / "repositories"
 PASSWORD = KEYS / "vault-password"
 PASSWORD_TEXT = "c4n4ry-of-the-vault"
 SECRET = "c4n4ry-of-the-app"
+VARIABLES = "inventory/group_vars/appservers/apps.yml"
 SITE = [{"name": "Deploy", "import_playbook": "flaskfleet.deploy.site"}]
 GIT = {
     **os.environ,
@@ -89,7 +90,7 @@ class Fleet:
             run("git", "clone", "--quiet", self.bare, clone)
             files = dict(files)
             if variables:
-                files["inventory/group_vars/appservers/apps.yml"] = json.dumps(variables, indent=2)
+                files[VARIABLES] = json.dumps(variables, indent=2)
             for name, content in files.items():
                 (clone / name).parent.mkdir(parents=True, exist_ok=True)
                 (clone / name).write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -98,6 +99,10 @@ class Fleet:
             run(*git, "commit", "--quiet", "--allow-empty", "-m", message, *(["-S"] if signer else []), env=GIT)
             run(*git, "push", "--quiet", "origin", "HEAD:main")
             return run(*git, "rev-parse", "HEAD")
+
+    def variables(self):
+        """Those of the hosts, as the branch main has them."""
+        return json.loads(run("git", "--git-dir", self.bare, "show", f"main:{VARIABLES}"))
 
     def back_to(self, commit):
         """What came after a commit never was."""
