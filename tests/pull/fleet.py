@@ -100,6 +100,17 @@ class Fleet:
             run(*git, "push", "--quiet", "origin", "HEAD:main")
             return run(*git, "rev-parse", "HEAD")
 
+    def agent(self, **changes):
+        """The file with the variables that the agent was set up with, but for secrets, and changes of them."""
+        signer = f"alice@example.org {(KEYS / 'alice.pub').read_text().strip()}"
+        variables = {
+            "pull_agent_repository": f"git://{self.gateway}/fleet-{self.host}.git",
+            "pull_agent_allowed_signers": [signer],
+            "pull_agent_galaxy_options": ["--no-deps"],
+            "pull_agent_on_calendar": "*-*-* 04:00",
+        }
+        return {"inventory/group_vars/appservers/agent.yml": json.dumps({**variables, **changes})}
+
     def variables(self):
         """Those of the hosts, as the branch main has them."""
         return json.loads(run("git", "--git-dir", self.bare, "show", f"main:{VARIABLES}"))

@@ -172,3 +172,16 @@ def test_the_repository_keeps_what_it_is_for(machine):
     """Nobody but root reads what was fetched."""
     result = machine.host.run("setpriv --reuid nobody --clear-groups ls /var/lib/flaskfleet/pull/current")
     assert result.rc != 0
+
+
+def test_the_agent_renews_itself(machine, agent, fleet, in_force):
+    """By the role in the playbook that it pulls, which need not have the password."""
+    ours = [*SITE, {"name": "Have the agent", "import_playbook": "flaskfleet.deploy.pull_agent"}]
+    settings = fleet.agent(pull_agent_random_delay="7min")
+    commit = fleet.commit("One that has the agent", files={"site.yml": json.dumps(ours), **settings})
+    well, result = agent.pull()
+    assert well and (result["commit"], result["changed"]) == (commit, 1), agent.journal()
+    assert machine.property("flaskfleet-pull.timer", "RandomizedDelayUSec") == "7min"
+    fleet.commit("One that has not", files={"site.yml": json.dumps(SITE)})
+    well, result = agent.pull()
+    assert well and result["changed"] == 0, agent.journal()
