@@ -16,6 +16,7 @@ import math
 import os
 import pwd
 import re
+import subprocess
 import time
 
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.backups import Backups
@@ -45,6 +46,7 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import (
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.step_error import StepError
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.upkeep import PRIVATE
 
+MARKER_TIMEOUT = 30  # seconds for the command that tells whether the leader has run the release commands
 VERDICT_GRACE = 30  # seconds beyond the settle time after which the watch itself is taken for dead
 # The first version of gunicorn that loses no request when it replaces a worker that keeps connections alive.
 LOSSLESS_GUNICORN = 27
@@ -146,6 +148,8 @@ class Activation:
     :param leader: the host that runs the release commands when it is not this one
     :param ending: names of releases that are about to stop, which can't be started again until they have
     :param back: the earlier release that this goes back to, whose recipe it is; empty for a deployment
+    :param hold: not None on a host that is not to release before the leader has run the release commands:
+        {"done": the release or commit that they were run for, "marker": a command that succeeds when they were}
     :ivar live: the release that had the traffic when this began
     :ivar release: the wanted one; None when only the host can tell the commit, and has not yet
     :ivar seconds: from the first step to the switch; None without one
@@ -153,9 +157,10 @@ class Activation:
     :ivar touched: whether anything on the host may have changed
     :ivar backup: the dump of its database that was made
     :ivar pending: the release commands that the wanted release has not been through
+    :ivar held: the wanted release when it waits for the leader; the live one is then what this wants
     """
 
-    def __init__(self, host, recipe, commands=None, limit=600, leader="", ending=(), back=""):
+    def __init__(self, host, recipe, commands=None, limit=600, leader="", ending=(), back="", hold=None):
         self.host = host
         self.recipe = recipe
         self.files = recipe["files"]
@@ -170,6 +175,9 @@ class Activation:
         self.touched = False
         self.backup = ""
         self.pending = self._pending()
+        self.held = ""
+        if self.pending and leader and hold is not None and self.release and not self._told(**hold):
+            self.held, self.release, self.pending = self.release, self.live, []
 
     def _choose(self, ending):
         """The release this run wants live: one that is there already and just the same, else a new name."""
@@ -201,9 +209,32 @@ class Activation:
         done = self.host.mark(self.release).get("release_commands", 0)
         return list(self.commands.get("release_commands", ()))[done:]
 
+    def _told(self, done, marker):
+        """Whether this host knows that the leader has run the release commands."""
+        if done and (done == self.recipe["stem"] or self.recipe["commit"].startswith(done)):
+            return True
+        if not marker:
+            return False
+        names = {"APP": self.host.name, "RELEASE": self.recipe["stem"], "COMMIT": self.recipe["commit"]}
+        command = ["/bin/sh", "-c", marker]
+        nothing = subprocess.DEVNULL
+        try:
+            asked = subprocess.run(
+                command,
+                env={**os.environ, **names},
+                stdin=nothing,
+                stdout=nothing,
+                stderr=nothing,
+                timeout=MARKER_TIMEOUT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return False
+        return asked.returncode == 0
+
     @property
     def needed(self):
-        return self.release is None or self.release != self.live
+        return not self.held and (self.release is None or self.release != self.live)
 
     def changes(self):
         """Names of the settings that differ from the live release's, each with what happened to it. No values."""

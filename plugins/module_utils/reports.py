@@ -90,6 +90,10 @@ def changes(app, before, after, commits, settings, back=False):
 
 def release_line(app, entry):
     """One line on what became of an app in a run; ``entry`` as in the results of app_activate."""
+    if entry.get("held"):
+        told = "`flask_app_release_commands_done` or `_marker` says"
+        commands = f"{entry['release_leader']} has run its release commands"
+        return f"{app}: {entry['to'] or 'nothing'} stays, {entry['held']} is held back until {told} that {commands}"
     release = entry["to"] or "unknown until deployed"
     if entry["from"] == entry["to"]:
         mended = f"mended ({'; '.join(entry['mended'])})" if entry["mended"] else "unchanged"

@@ -93,6 +93,9 @@ apps:
     release_leader:
       description: The host that runs the app's release commands, which this one left out; empty where there were none.
       type: str
+    held:
+      description: The release that waits until the leader has run its release commands; empty where none does.
+      type: str
     url:
       description: Where the app answers.
       type: str
@@ -163,7 +166,8 @@ class Run:
                 build = self.module.params["builds"][app["name"]]
                 recipe = activation.recipe_of_plan(app, self.plan["proxy_user"], build, **self.payload[app["name"]])
                 commands["release_commands"] = app["release_commands"]
-                found.append(activation.Activation(host, recipe, leader=app["release_leader"], **options))
+                options.update(leader=app["release_leader"], hold=app["release_hold"])
+                found.append(activation.Activation(host, recipe, **options))
         return found
 
     def predict(self):
@@ -206,7 +210,8 @@ class Run:
         entry = {"from": each.live, "to": each.release, "changed": changed, "mended": list(mended)}
         entry.update(seconds=round(each.seconds or 0.0, 2), url=each.recipe["url"])
         entry["release_commands"] = [] if each.leader else pending
-        entry["release_leader"] = each.leader if pending else ""
+        entry["release_leader"] = each.leader if pending or each.held else ""
+        entry["held"] = each.held
         entry["backup"] = each.backup
         self.warn_of_migrations(each)
         self.result["changed"] = self.result["changed"] or changed

@@ -42,6 +42,48 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+pull:
+  description:
+    - What became of the last run of the host's agent, see the role P(flaskfleet.deploy.pull_agent#role); null
+      when there was none.
+  returned: always
+  type: dict
+  contains:
+    state:
+      description: V(running), V(ok) or V(failed).
+      type: str
+    text:
+      description: All of it in one line, for people.
+      type: str
+    started:
+      description: When it began, in seconds since 1970.
+      type: float
+    seconds:
+      description: How long it took; null while it runs.
+      type: float
+    commit:
+      description: The commit in force; null when there is none.
+      type: str
+    subject:
+      description: First line of its message.
+      type: str
+    since:
+      description: When it got in force, in seconds since 1970.
+      type: float
+    changed:
+      description: How many tasks changed something; null when that is not known.
+      type: int
+    held:
+      description: The commit that was held back, with C(commit), C(subject), C(reason) and the last lines of
+        C(output); null when there is none.
+      type: dict
+    reason:
+      description: Why it failed, else empty.
+      type: str
+    output:
+      description: The last lines that tell more of it.
+      type: list
+      elements: str
 apps:
   description: One entry for each app, in alphabetical order.
   returned: always
@@ -178,7 +220,7 @@ import json
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flaskfleet.deploy.plugins.module_utils import memory
+from ansible_collections.flaskfleet.deploy.plugins.module_utils import memory, pull
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import (
     App,
     Unhealthy,
@@ -265,6 +307,11 @@ def describe_releases(app):
     return found
 
 
+def describe_pull(state):
+    result = state.result()
+    return {**result, "text": pull.result_line(result)} if result else None
+
+
 def main():
     module = AnsibleModule(
         argument_spec={
@@ -279,7 +326,7 @@ def main():
         names = [name for name in names if name in module.params["names"]]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         apps = list(pool.map(lambda name: describe(App(root, name)), names))
-    module.exit_json(changed=False, apps=apps)
+    module.exit_json(changed=False, apps=apps, pull=describe_pull(pull.State()))
 
 
 if __name__ == "__main__":

@@ -184,6 +184,11 @@ apps:
     release_leader:
       description: Inventory name of the host that runs the release commands when it is another one, else empty.
       type: str
+    release_hold:
+      description:
+        - What tells the host that the leader has run the release commands, C(done) and C(marker). Null where the host
+          need not wait for that.
+      type: dict
     command_timeout:
       description: Seconds that each of its commands may take.
       type: int

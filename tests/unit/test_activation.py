@@ -565,6 +565,37 @@ def test_release_commands_are_the_leaders_to_run(host, activate, commands, stem)
     assert commands == ["flask warm-up"] and "release_commands" not in host.mark(stem)
 
 
+@pytest.mark.parametrize(
+    "done, marker, held",
+    [
+        ("", "", True),
+        ("01234567", "", False),
+        ("{stem}", "", False),
+        ("76543210", "exit 1", True),
+        ("", 'test "$APP $RELEASE $COMMIT" = "hello {stem} {commit}"', False),
+        ("", "sleep 5", True),
+    ],
+)
+def test_a_release_is_held_back_until_the_leader_has_run_its_commands(
+    host, activate, commands, stem, monkeypatch, done, marker, held
+):
+    monkeypatch.setattr(activation, "MARKER_TIMEOUT", 0.5)
+    host.add("old", live=True)
+    hold = {"done": done.format(stem=stem), "marker": marker.format(stem=stem, commit=BUILD["commit"])}
+    wanted = activate(options={**MIGRATE, "leader": "web1", "hold": hold})
+    assert (wanted.held, wanted.needed) == (stem if held else "", not held)
+    if not held:
+        assert outcome(wanted) is None
+    assert host.live() == ("old" if held else stem)
+    assert commands == ([] if held else ["flask warm-up"])
+
+
+def test_nothing_is_held_back_that_has_no_release_commands(activate):
+    nothing = {"done": "", "marker": ""}
+    assert activate(options={"leader": "web1", "hold": nothing}).held == ""
+    assert activate(options={**MIGRATE, "hold": nothing}).held == ""
+
+
 def test_the_watch_need_not_wait_for_release_commands(host, activate, monkeypatch):
     """The live release may fail meanwhile; then the traffic goes back, and this run does not take it away."""
     host.add("before")

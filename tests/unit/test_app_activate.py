@@ -43,8 +43,8 @@ def execute(app, systemd, monkeypatch, capsys):
     mirror = SimpleNamespace(commits=lambda old, new: [f"{old[:1]}..{new[:1]}"])
     monkeypatch.setattr(app_activate.Builder, "mirror", lambda self, app: mirror)
 
-    def run(check=False, diff=False, rollback=None, builds=None, leader="web1"):
-        variables = {"flask_apps": APPS, "flask_app_root": app.root}
+    def run(check=False, diff=False, rollback=None, builds=None, leader="web1", **more):
+        variables = {"flask_apps": APPS, "flask_app_root": app.root, **more}
         if rollback is not None:
             variables["flask_app_rollback_to"] = rollback
         inventory = Inventory("web1", ["web1", "web2"], lambda app: leader)
@@ -89,12 +89,25 @@ def test_a_check_tells_which_release_commands_would_be_run(app, execute, monkeyp
     assert (entry["from"] == entry["to"], entry["release_commands"]) == (True, [])
 
 
+def test_what_waits_for_the_leader_is_told_and_changes_nothing(app, execute, systemd, monkeypatch):
+    monkeypatch.setitem(APPS[0], "release_commands", ["flask db upgrade"])
+    builds = {"hello": {"commit": "c" * 40, "build": "cccc", "subject": None}}
+    result = execute(builds=builds, leader="web2", flask_app_release_commands_hold=True)
+    entry = result["apps"]["hello"]
+    assert (entry["to"], entry["held"][:9], entry["release_leader"]) == (None, "cccccccc-", "web2")
+    assert (result["changed"], result["errors"], systemd.commands) == (False, [], [])
+    assert "is held back until" in result["summary"][0] and "web2 has run its release commands" in result["summary"][0]
+    done = {"flask_app_release_commands_done": {"hello": "cccccccc"}}
+    result = execute(builds=builds, leader="web2", check=True, flask_app_release_commands_hold=True, **done)
+    assert (result["apps"]["hello"]["to"], result["changed"]) == (entry["held"], True)
+
+
 def test_a_check_of_a_rollback_tells_what_it_would_do_and_touches_nothing(app, execute, systemd):
     recorded(app, "a", created=1)
     recorded(app, "b", created=2, live=True, replaced="a")
     result = execute(check=True, diff=True, rollback={"hello": ""})
     entry = {"from": "b", "to": "a", "changed": True, "mended": [], "url": "", "seconds": 0.0}
-    entry |= {"release_commands": [], "release_leader": "", "backup": ""}
+    entry |= {"release_commands": [], "release_leader": "", "held": "", "backup": ""}
     assert result["apps"]["hello"] | {"url": ""} == entry
     assert result["diff"] == [{"prepared": "hello: b -> a\n  - a..b\n  ~ env.A changed\n  ~ secrets.TOKEN changed\n"}]
     assert result["changed"] is True and result["errors"] == []

@@ -160,3 +160,13 @@ def test_a_host_without_apps(tmp_path, capsys):
     with patch_module_args({"root": str(tmp_path / "nowhere")}), pytest.raises(SystemExit):
         app_info.main()
     assert json.loads(capsys.readouterr().out)["apps"] == []
+
+
+def test_the_last_pull_is_told(tmp_path):
+    state = app_info.pull.State(str(tmp_path))
+    assert app_info.describe_pull(state) is None
+    held = {"commit": "b" * 40, "subject": "Two", "reason": "not signed", "output": []}
+    result = {"state": "ok", "commit": "a" * 40, "subject": "One", "changed": 0, "seconds": 4.2, "held": held}
+    state.write_result(result)
+    text = "pulled aaaaaaaa (One), nothing changed, 4.2 s; bbbbbbbb (Two) was held back: not signed"
+    assert app_info.describe_pull(state) == {**result, "text": text}

@@ -99,6 +99,8 @@ for key, value in REFUSED_IN_A_SITE.items():
         REFUSED_IN_AN_APP[key] = value
 REFUSED_FOR_A_ROLE = {
     "flask_app_rollback_to": {"hello": "-x"},
+    "flask_app_release_commands_done": {"hello": "1f3a"},
+    "flask_app_release_commands_marker": " ",
     "flask_app_activation_jobs": 0,
     "flask_app_memory_reserve": -1,
     "flask_app_root": "a",

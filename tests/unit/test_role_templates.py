@@ -103,7 +103,8 @@ def test_every_template_is_rendered_here(files):
     for kind in ("gunicorn", "granian"):
         everything = {"server": {"kind": kind}, "processes": {"worker": "rq"}}
         known |= set(plan_of(everything)["apps"][0]["release_files"].values())
-    assert templates - known == {"host.sysusers.conf.j2", "host.tmpfiles.conf.j2", "mariadb.cnf.j2"}
+    others = {"host.sysusers.conf.j2", "host.tmpfiles.conf.j2", "mariadb.cnf.j2", "pull.service.j2", "pull.timer.j2"}
+    assert templates - known == others
 
 
 def test_every_file_tells_who_wrote_it_and_ends_its_last_line(files):
@@ -694,3 +695,69 @@ def test_a_template_that_is_not_there(tmp_path):
 def test_values_are_not_templates(tmp_path):
     (tmp_path / "x.j2").write_text("{{ value }}\n")
     assert renderer(str(tmp_path)).render("x.j2", {"value": "{{ 7 * 7 }}"}) == "{{ 7 * 7 }}\n"
+
+
+def pull_agent(name, **changes):
+    folder = ROLES / "pull_agent"
+    defaults, variables = (yaml.safe_load((folder / part / "main.yml").read_text()) for part in ("defaults", "vars"))
+    variables["ansible_managed"] = "Ansible managed"
+    return renderer(role="pull_agent", **{**defaults, **variables, **changes}).render(name, {})
+
+
+def test_a_pull_that_hangs_is_ended_with_all_that_it_has_started():
+    service = directives(pull_agent("pull.service.j2", pull_agent_timeout=300))["Service"]
+    assert (service["Type"], service["KillMode"], service["TimeoutStartSec"]) == (
+        ["oneshot"],
+        ["control-group"],
+        ["300"],
+    )
+    assert service["ExecStopPost"] == ["-/usr/local/sbin/flaskfleet-pull note-end"]
+    assert service["LoadCredentialEncrypted"] == [
+        "vault_password:flaskfleet-pull.vault_password",
+        "repository_key:flaskfleet-pull.repository_key",
+    ]
+
+
+def test_pulling_hosts_are_spread():
+    timer = directives(pull_agent("pull.timer.j2"))["Timer"]
+    assert (timer["OnCalendar"], timer["RandomizedDelaySec"]) == (["*:0/15"], ["15min"])
+    assert timer["FixedRandomDelay"] == ["yes"]
+
+
+SIGNER = "alice@example.org ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA== alice"
+
+
+@pytest.mark.parametrize(
+    "changes, wrong",
+    [
+        ({}, []),
+        ({"pull_agent_repository": "git@git.test:team/fleet.git"}, []),
+        ({"pull_agent_repository": "ssh://git@git.test/fleet.git"}, []),
+        ({"pull_agent_version": "0" * 40, "pull_agent_allowed_signers": []}, []),
+        ({"pull_agent_allowed_signers": [f'alice@a.test namespaces="git" {SIGNER.partition(" ")[2]}']}, []),
+        ({"pull_agent_repository": ""}, ["pull_agent_repository"]),
+        ({"pull_agent_repository": "--upload-pack=x"}, ["pull_agent_repository"]),
+        ({"pull_agent_repository": "https://me:c4n4ry@git.test/"}, ["pull_agent_repository"]),
+        ({"pull_agent_version": "-x"}, ["pull_agent_version"]),
+        ({"pull_agent_version": "v1", "pull_agent_allowed_signers": []}, ["pull_agent_allowed_signers"]),
+        ({"pull_agent_allowed_signers": ["ssh-ed25519 AAAA"]}, ["pull_agent_allowed_signers"]),
+        ({"pull_agent_timeout": 59, "pull_agent_host": "a\nb"}, ["pull_agent_timeout", "pull_agent_on_calendar"]),
+    ],
+)
+def test_what_is_wrong_with_the_variables_of_an_agent(changes, wrong):
+    folder = ROLES / "pull_agent"
+    defaults, variables = (yaml.safe_load((folder / part / "main.yml").read_text()) for part in ("defaults", "vars"))
+    good = {"pull_agent_repository": "https://git.test/fleet.git", "pull_agent_allowed_signers": [SIGNER]}
+    templar = Templar(loader=DataLoader(), variables=trusted({**defaults, **variables, **good, **changes}))
+    problems = templar.template(trust_as_template("{{ __pull_agent_problems }}"))
+    assert [re.match("`([a-z_]+)`", problem)[1] for problem in problems] == wrong
+    assert "c4n4ry" not in str(problems)
+
+
+def trusted(value):
+    """A file's content as Ansible loads it, with templates that are evaluated."""
+    if isinstance(value, dict):
+        return {key: trusted(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [trusted(each) for each in value]
+    return trust_as_template(value) if isinstance(value, str) else value

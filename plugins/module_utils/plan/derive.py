@@ -103,6 +103,7 @@ def make_plan(
         app["database"] = database_of(app, inventory.host if inventory else hostname, app["user"])
         app["services"] = services_of(app, platform, addresses)
         app["release_leader"] = _leader(app, settings, inventory) if inventory and not rollback else ""
+        app["release_hold"] = _hold(app, settings)
     sites = [_site_of_app(app) for app in apps]
     sites += [_site(site) for site in declared.sites if site["state"] == "present"]
     return {
@@ -292,6 +293,14 @@ def _leader(app, settings, inventory):
         return ""  # what they change is this host's own
     leader = settings["flask_app_release_leader"] or inventory.leader_of(app["name"])
     return "" if leader == inventory.host else leader
+
+
+def _hold(app, settings):
+    """What tells a host that is not to release before the leader; None where it need not wait."""
+    if not app["release_leader"] or not settings["flask_app_release_commands_hold"]:
+        return None
+    done = settings["flask_app_release_commands_done"].get(app["name"], "")
+    return {"done": done, "marker": settings["flask_app_release_commands_marker"]}
 
 
 def _rollback_targets(apps, given):

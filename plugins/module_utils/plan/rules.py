@@ -203,6 +203,10 @@ def _is_rollback(value):
     return all(isinstance(each, str) and re.fullmatch(r"(?:[0-9a-f.-]{4,40})?", each) for each in value.values())
 
 
+def _is_done(value):
+    return all(isinstance(each, str) and re.fullmatch(r"[0-9a-f-]{8,40}", each) for each in value.values())
+
+
 def _is_writable(value):
     return re.fullmatch(_ABSOLUTE, value) is not None and not f"{value}/".startswith(
         tuple(f"{path}/" for path in NEVER_WRITABLE)
@@ -485,6 +489,15 @@ ROLE_RULES = {
     "flask_app_build_jobs": _number(0, 256, "4"),
     "flask_app_proxy_user": Rule("the name of an account", "www-data", _matches(_ACCOUNT), shown=True),
     "flask_app_template_paths": Rule("a directory", "templates", shown=True),
+    "flask_app_release_commands_done": Rule(
+        "a dictionary of names of apps to a release without its suffix, or to the first 8 digits of a commit or more; "
+        "quote them",
+        '{hello: "1f3a9c02"}',
+        _is_done,
+    ),
+    "flask_app_release_commands_marker": _COMMAND._replace(
+        example='curl --fail --silent --output /dev/null "https://releases.example.org/$APP/$RELEASE"'
+    ),
     "flask_app_release_leader": Rule("the inventory's name of a host", "web1", shown=True),
     "nginx_sites": Rule("a list of dictionaries", "{name: docs, domain: docs.example.org, root: /srv/docs}"),
     "nginx_site_acme_email": Rule("a mail address", "admin@example.org", _matches(r"[!-?A-~]+@[A-Za-z0-9.-]+")),
