@@ -152,6 +152,14 @@ def test_a_balancer_needs_an_address_and_a_machine_of_its_own():
     assert own.startswith("lb1 is in the group appservers")
 
 
+def test_what_is_said_of_apps_is_for_the_hosts_behind_it():
+    """As the command line says it, to all hosts alike."""
+    overrides = {"hello": {"domain": "other.test"}}
+    hosts = fleet("web1", flask_app_overrides=overrides)
+    plan = balancer(hosts, flask_app_overrides=overrides, flask_app_only=["hello"], flask_apps=[HELLO, HELLO])
+    assert servers(plan) == {"other.test": {"web1": "web1:80"}}
+
+
 CASES = {
     "password": ({"load_balancer_stats_password": "short"}, "`load_balancer_stats_password` must be 8 printable"),
     "certificate": ({"load_balancer_tls": {"mode": "provided"}}, "`load_balancer_tls.certificate` is missing"),

@@ -19,7 +19,7 @@ from ..configuration import BUILD_KEYS, RELEASE_KEYS
 from ..file_set import STATE_DIRECTORY
 from ..remote import ssh_server
 from .balancer import balancer_address, plan_balancer
-from .reading import PlanError, account, read
+from .reading import PlanError, account, balancer_variables, read
 from .rules import without_credentials
 from .schema import ROLES
 from .services import database_of, plan_services, services_of
@@ -95,6 +95,8 @@ def make_plan(
     Returns plain data without any secret, in the shape that the module's RETURN documents. Raises PlanError with all
     errors.
     """
+    if "admin_socket" in platform:
+        variables = balancer_variables(variables)
     declared = read(variables, rollback, inventory)
     settings = declared.settings
     addresses = _addresses(declared.apps, inventory) if inventory else {}

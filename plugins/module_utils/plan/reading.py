@@ -122,6 +122,12 @@ def _access(app):
     return access if ssh_server(app["repository"]) and any(access.values()) else {}
 
 
+def balancer_variables(variables: dict[str, Any]) -> dict[str, Any]:
+    """Those of the variables that a balancer has for itself. What it may have of apps, such as overrides of the command
+    line, is for the hosts behind it."""
+    return {name: value for name, value in variables.items() if name.startswith("load_balancer_")}
+
+
 def collect_certificates(variables: dict[str, Any]) -> dict[str, str]:
     """Collect the certificates that are provided, which a plan leaves out because of their private keys.
 
