@@ -10,7 +10,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ..module_utils.file_set import OPTIONS, FileSetError, encodable, pack, parse_files
-from ..module_utils.plan import PlanError, collect_certificates, plain_variables
+from ..module_utils.plan import PlanError, balancer_variables, collect_certificates, plain_variables
 from ..plugin_utils.templates import Renderer, TemplateError
 
 # The files are judged by parse_files: the usual validation would put their values into its messages.
@@ -39,9 +39,11 @@ class ActionModule(ActionBase):
 
         :raises PlanError: the variables that declare them are wrong
         """
-        if not any(item.certificate.get("mode") == "provided" for item in wanted):
+        subjects = {item.subject for item in wanted if item.certificate.get("mode") == "provided"}
+        if not subjects:
             return wanted
-        provided = collect_certificates(plain_variables(self._templar, self._loader, task_vars))
+        variables = plain_variables(self._templar, self._loader, task_vars)
+        provided = collect_certificates(balancer_variables(variables) if subjects == {"load_balancer"} else variables)
         return [
             replace(item, content=provided[item.subject], certificate={})
             if item.certificate.get("mode") == "provided"

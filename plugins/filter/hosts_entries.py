@@ -8,10 +8,10 @@ from ansible.errors import AnsibleTemplatePluginError
 from ..module_utils import hosts_entries as logic
 
 
-def hosts_entries(apps, hosts, host_names=True):
+def hosts_entries(apps, hosts, host_names=True, balancers=None):
     """See RETURN. Raises AnsibleTemplatePluginError with all problems."""
     try:
-        return logic.hosts_entries(apps, hosts, host_names)
+        return logic.hosts_entries(apps, hosts, host_names, balancers)
     except logic.EntriesError as error:
         raise AnsibleTemplatePluginError(str(error)) from None
 

@@ -32,26 +32,32 @@ class _App(NamedTuple):
     aliases: list[str]
 
 
-def hosts_entries(apps: Any, hosts: Any, host_names: bool = True) -> list[dict[str, Any]]:
+def hosts_entries(apps: Any, hosts: Any, host_names: bool = True, balancers: Any = None) -> list[dict[str, Any]]:
     """List the names of apps with the addresses of the hosts that serve them.
 
     apps: dictionaries as in `flask_apps` or in the plan; only name, domain, aliases and state are looked at. hosts:
     {inventory name: IP address}, or a list of {name, address}. host_names: whether to list `<host>.<domain>` as well.
+    balancers: in the shape of hosts, those that stand in front of them and have the domains then.
 
-    Returns [{address, names, app, host}], host by host in the order given. No name has the same address twice.
-    Raises EntriesError with all problems.
+    Returns [{address, names, app, host}], balancers first, then host by host in the order given. No name has the same
+    address twice. Raises EntriesError with all problems.
     """
     judge = Judge()
     served = _read_apps(judge, apps)
     addresses = _read_hosts(judge, hosts)
+    in_front = _read_hosts(judge, balancers or {})
     _raise(judge)
     taken = {name for app in served for name in (app.domain, *app.aliases)}
     seen = set()
-    entries = []
+    entries = [
+        {"address": address, "names": list(dict.fromkeys([app.domain, *app.aliases])), "app": app.name, "host": host}
+        for host, address in in_front.items()
+        for app in served
+    ]
     for host, address in addresses.items():
         label = host_label(host) if host_names else ""
         for app in served:
-            names = [app.domain, *app.aliases]
+            names = [] if in_front else [app.domain, *app.aliases]
             host_name = f"{label}.{app.domain}"
             if label and host_name not in taken and len(host_name) <= MAX_NAME:
                 names.append(host_name)

@@ -55,6 +55,9 @@ options:
         description: OS packages that a host needs to reach a repository by ssh.
         type: list
         elements: str
+      admin_socket:
+        description: HAProxy's runtime socket. RV(balancer) is empty when not given.
+        type: str
       renewal_timer:
         description: Unit of systemd that renews certificates by certbot.
         type: str
@@ -348,6 +351,15 @@ selinux_files:
   elements: dict
 services:
   description: What the role backing_service makes on this host, for its apps and others'; empty for other roles.
+  returned: success
+  type: dict
+balancer:
+  description: What the role load_balancer makes on this host, as C(backends) with their servers, the C(files) as
+    M(flaskfleet.deploy.file_set) takes them and the settings that they are made of; empty for other roles.
+  returned: success
+  type: dict
+balancers:
+  description: The addresses of the balancers in front of the sites, by inventory name.
   returned: success
   type: dict
 passwords:

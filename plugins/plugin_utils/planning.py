@@ -38,6 +38,8 @@ def plan_for_host(plugin, task_vars, platform, hostname=None, rollback=False):
             address_of=lambda host: str(task_vars["hostvars"][host].get("backing_service_address", "")),
             in_group=lambda group: name in task_vars["groups"].get(group, ()),
             variables_of=lambda group: _variables_of(group, plugin, task_vars),
+            connection_of=lambda host: _connection_of(task_vars["hostvars"][host], host),
+            balancers_of=lambda group: _balancers_of(group, task_vars),
         )
         plan = make_plan(variables, platform, hostname or name, rollback, inventory)
         return {**plan, "warnings": plan["warnings"] + misspelt_variables(task_vars)}
@@ -70,6 +72,19 @@ def _variables_of(group, plugin, task_vars):
             found[host] = plain_variables(
                 plugin._templar, plugin._loader, {name: own[name] for name in role_variables() if name in own}
             )
+    return found
+
+
+def _connection_of(variables, host):
+    return str(variables.get("ansible_host", host))
+
+
+def _balancers_of(group, task_vars):
+    """{host: (what it states as its address, where Ansible connects to)} of a group."""
+    found = {}
+    for host in task_vars["groups"].get(group, ()):
+        variables = task_vars["hostvars"][host]
+        found[host] = (str(variables.get("load_balancer_address", "")), _connection_of(variables, host))
     return found
 
 

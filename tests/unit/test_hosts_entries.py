@@ -75,6 +75,18 @@ def test_names_are_those_that_nginx_answers_to(hostname, host_names, domain):
         assert [entry["names"] for entry in entries] == expected
 
 
+def test_balancers_have_the_domains_and_hosts_their_own_names():
+    found = names([HELLO, OTHER], {**WEB1, **WEB2}, balancers={"lb1": "192.0.2.10", "lb2": "192.0.2.20"})
+    domains = ["hello.test", "other.test", "www.other.test", "old.test"]
+    assert found == {
+        "192.0.2.10": domains,
+        "192.0.2.20": domains,
+        "192.0.2.1": ["web1.hello.test", "web1.other.test"],
+        "192.0.2.2": ["web2.hello.test", "web2.other.test"],
+    }
+    assert "192.0.2.1" not in names([HELLO], WEB1, balancers={"lb1": "192.0.2.10"}, host_names=False)
+
+
 def test_absent_apps_have_no_names():
     assert names([{**OTHER, "state": "absent"}, HELLO], WEB1) == {"192.0.2.1": ["hello.test", "web1.hello.test"]}
     assert app_domains([{**OTHER, "state": "absent"}, HELLO]) == ["hello.test"]

@@ -97,6 +97,7 @@ for key, value in REFUSED_IN_A_SITE.items():
         REFUSED_IN_AN_APP[f"site.{key}"] = value
     elif key in {**rules.TLS_RULES, **rules.STATIC_RULES}:
         REFUSED_IN_AN_APP[key] = value
+TIMEOUTS, CHECK = "load_balancer_timeouts", "load_balancer_check"
 REFUSED_FOR_A_ROLE = {
     "flask_app_rollback_to": {"hello": "-x"},
     "flask_app_release_commands_done": {"hello": "1f3a"},
@@ -117,6 +118,18 @@ REFUSED_FOR_A_ROLE = {
     "backing_service_networks": "fe80::/64",
     "backing_service_group": "a b",
     "backing_service_purge": "-a",
+    "nginx_site_balancer_group": "a b",
+    "load_balancer_group": "a-b",
+    "load_balancer_address": "lb.test",
+    "load_balancer_server_address": "a b",
+    "load_balancer_tls.certificate": "none.pem",
+    "load_balancer_tls.certificate_key": "none.key",
+    "load_balancer_tls.hsts_max_age": -1,
+    **{f"load_balancer_timeouts.{key}": 0 for key in schema.role_options("load_balancer")[TIMEOUTS].options},
+    **{f"load_balancer_check.{key}": 1001 for key in schema.role_options("load_balancer")[CHECK].options},
+    "load_balancer_stats_password": "short",
+    "load_balancer_stats_address": "localhost",
+    "load_balancer_stats_port": 70000,
 }
 
 
@@ -127,6 +140,7 @@ def inner_options(options):
 
 
 ROLE_OPTIONS = {
+    **schema.role_options("load_balancer"),
     **schema.role_options("backing_service"),
     **schema.role_options("nginx_site"),
     **schema.role_options("flask_app"),
@@ -147,12 +161,14 @@ def _files_of_the_examples(tmp_path, monkeypatch):
         "templates/down.html.j2",
         "files/hello.pem",
         "files/hello.key",
+        "files/edge.pem",
+        "files/edge.key",
     ):
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("role", ["backing_service", "flask_app", "nginx_site"])
+@pytest.mark.parametrize("role", ["backing_service", "flask_app", "load_balancer", "nginx_site"])
 def test_defaults_are_the_specified_ones(role):
     defaults = yaml.safe_load((schema.ROLES / role / "defaults" / "main.yml").read_text())
     assert defaults == {name: option.default for name, option in schema.role_options(role).items()}
@@ -200,13 +216,14 @@ def test_rule_for_a_key_of_a_site(key, value):
 
 @pytest.mark.parametrize("name, value", REFUSED_FOR_A_ROLE.items())
 def test_rule_for_a_variable(name, value):
-    errors = refused({name: value}, rollback=True)
-    shown = f"{name}[0]" if ROLE_OPTIONS[name].type == "list" else name
+    outer, _dot, inner = name.partition(".")
+    errors = refused({outer: {inner: value} if inner else value}, rollback=True)
+    shown = f"{name}[0]" if ROLE_OPTIONS[outer].type == "list" else name
     assert any(f"`{shown}` must be {rules.ROLE_RULES[name].expected}" in error for error in errors)
 
 
 def test_rules_belong_to_options():
-    assert set(rules.ROLE_RULES) <= set(ROLE_OPTIONS)
+    assert set(rules.ROLE_RULES) <= {option.key for option in inner_options(ROLE_OPTIONS)}
     assert set(rules.APP_RULES) <= set(APP_OPTIONS)
     assert set(rules.SITE_RULES) <= set(SITE_OPTIONS)
 

@@ -20,7 +20,7 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.flaskfleet.deploy.plugins.module_utils import release_host
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import make_plan
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import Inventory, make_plan
 from ansible_collections.flaskfleet.deploy.plugins.plugin_utils.templates import Renderer, TemplateError
 
 ROLES = Path(__file__).parents[2] / "roles"
@@ -99,6 +99,9 @@ def test_every_template_is_rendered_here(files):
     files += plan_of({"tls": {"mode": "acme"}}, nginx_site_acme_ca_file="/etc/ca.pem")["renewal_files"]
     files += make_plan({}, {"selinux_module": "/flaskfleet.cil"}, "web1")["selinux_files"]
     files += service_plan()["services"]["cache_files"]
+    stats = {"load_balancer_stats_password": "12345678", "load_balancer_address": "10.0.0.2"}
+    alone = Inventory("lb1", ["lb1"], str, in_group=lambda group: False)
+    files += make_plan(stats, {"admin_socket": "/s"}, "lb1", inventory=alone)["balancer"]["files"]
     known = {each["template"] for each in files if "template" in each}
     for kind in ("gunicorn", "granian"):
         everything = {"server": {"kind": kind}, "processes": {"worker": "rq"}}

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from .derive import Inventory, host_label, make_plan
-from .reading import PlanError, collect_certificates, collect_secrets, role_variables
+from .reading import PlanError, balancer_variables, collect_certificates, collect_secrets, role_variables
 from .variables import misspelt_variables, plain_variables
 
 __all__ = [
     "Inventory",
     "PlanError",
+    "balancer_variables",
     "collect_certificates",
     "collect_secrets",
     "host_label",

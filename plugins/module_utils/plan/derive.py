@@ -18,7 +18,8 @@ from .. import acme
 from ..configuration import BUILD_KEYS, RELEASE_KEYS
 from ..file_set import STATE_DIRECTORY
 from ..remote import ssh_server
-from .reading import PlanError, account, read
+from .balancer import balancer_address, plan_balancer
+from .reading import PlanError, account, balancer_variables, read
 from .rules import without_credentials
 from .schema import ROLES
 from .services import database_of, plan_services, services_of
@@ -64,6 +65,8 @@ class Inventory(NamedTuple):
     leader_of: tells the first host of the play that declares an app, given by name. address_of: tells the address at
     which other hosts reach the services of a host, empty when there is none. in_group: tells whether the host is in a
     group. variables_of: tells the roles' variables, as plain data, of the other hosts of a group, by their name.
+    connection_of: tells where Ansible connects to. balancers_of: tells the hosts of a group of balancers, each with
+    what it states as its own address and where Ansible connects to.
     """
 
     host: str
@@ -72,6 +75,8 @@ class Inventory(NamedTuple):
     address_of: Callable[[str], str] = lambda host: ""
     in_group: Callable[[str], bool] = lambda group: True
     variables_of: Callable[[str], dict[str, dict[str, Any]]] = lambda group: {}
+    connection_of: Callable[[str], str] = lambda host: host
+    balancers_of: Callable[[str], dict[str, tuple[str, str]]] = lambda group: {}
 
 
 def make_plan(
@@ -90,6 +95,8 @@ def make_plan(
     Returns plain data without any secret, in the shape that the module's RETURN documents. Raises PlanError with all
     errors.
     """
+    if "admin_socket" in platform:
+        variables = balancer_variables(variables)
     declared = read(variables, rollback, inventory)
     settings = declared.settings
     addresses = _addresses(declared.apps, inventory) if inventory else {}
@@ -106,6 +113,8 @@ def make_plan(
         app["release_hold"] = _hold(app, settings)
     sites = [_site_of_app(app) for app in apps]
     sites += [_site(site) for site in declared.sites if site["state"] == "present"]
+    balancers = _balancers(settings, inventory)
+    _trust([address for address in balancers.values() if address], sites)
     return {
         "apps": apps,
         "absent": [app["name"] for app in selected if app["state"] == "absent"],
@@ -125,6 +134,7 @@ def make_plan(
         "interpreters": _interpreters(apps),
         "packages": sorted({*platform.get("packages", ()), *_packages_of_apps(apps, platform)}),
         "services": _services(apps, declared, settings, platform, inventory),
+        "balancer": plan_balancer(settings, platform, inventory) if "admin_socket" in platform else {},
         "declared": [app["name"] for app in declared.apps],
         "declared_sites": [each["name"] for each in everything],
         "passwords": _passwords(apps),
@@ -134,8 +144,29 @@ def make_plan(
         "unselected": [app["name"] for app in declared.apps if app["name"] not in declared.only],
         "proxy_user": settings["flask_app_proxy_user"] or platform.get("proxy_user", ""),
         "settings": {name: settings[f"flask_app_{name}"] for name in _SETTINGS},
-        "warnings": declared.warnings,
+        "balancers": {host: address for host, address in balancers.items() if address},
+        "warnings": declared.warnings
+        + [
+            f"{host} is a balancer without a known IP address, so sites see its address instead of their clients'; "
+            "give it a `load_balancer_address`"
+            for host, address in balancers.items()
+            if not address
+        ],
     }
+
+
+def _balancers(settings, inventory):
+    """The inventory's balancers and their addresses, empty where it is not known."""
+    found = inventory.balancers_of(settings["nginx_site_balancer_group"]) if inventory else {}
+    return {host: balancer_address(*places) for host, places in found.items()}
+
+
+def _trust(balancers, sites):
+    """Have sites take the client's address from balancers, and from nobody else whom they don't name."""
+    for site in sites:
+        site["trusted_proxies"] = list(dict.fromkeys([*site["trusted_proxies"], *balancers]))
+        # What a balancer asks without naming a client is its own check.
+        site["allow"] = list(dict.fromkeys([*site["allow"], *balancers])) if site["allow"] else []
 
 
 def _interpreters(apps):

@@ -60,7 +60,8 @@ class _App(NamedTuple):
 
 def role_variables() -> dict[str, Option]:
     """List the variables that a plan reads: those of the roles, `flask_apps` as flask_app specifies it."""
-    return {**role_options("backing_service"), **role_options("nginx_site"), **role_options("flask_app")}
+    roles = ("load_balancer", "backing_service", "nginx_site", "flask_app")
+    return {name: option for role in roles for name, option in role_options(role).items()}
 
 
 def read(variables: dict[str, Any], rollback: bool = False, inventory: Any = None) -> Declared:
@@ -92,6 +93,7 @@ def read(variables: dict[str, Any], rollback: bool = False, inventory: Any = Non
     _check_leader(judge, settings["flask_app_release_leader"], hosts)
     _check_databases(judge, apps, inventory)
     _check_backing_services(judge, settings, apps)
+    warnings += _check_edge(judge, settings["load_balancer_tls"])
     if judge.errors:
         raise PlanError(judge.errors)
     settings = {name: known[name].filled(value) for name, value in settings.items()}
@@ -120,16 +122,25 @@ def _access(app):
     return access if ssh_server(app["repository"]) and any(access.values()) else {}
 
 
+def balancer_variables(variables: dict[str, Any]) -> dict[str, Any]:
+    """Those of the variables that a balancer has for itself. What it may have of apps, such as overrides of the command
+    line, is for the hosts behind it."""
+    return {name: value for name, value in variables.items() if name.startswith("load_balancer_")}
+
+
 def collect_certificates(variables: dict[str, Any]) -> dict[str, str]:
     """Collect the certificates that are provided, which a plan leaves out because of their private keys.
 
-    Returns {name of the app or site: key and chain as the text of one PEM file}. Raises PlanError.
+    Returns {name of the app or site: key and chain as the text of one PEM file}, that of the host as a balancer by the
+    name `load_balancer`, which none of them can have. Raises PlanError.
     """
     declared = read(variables)
+    tls = {each["name"]: each["tls"] for each in (*declared.apps, *declared.sites)}
+    tls["load_balancer"] = declared.settings["load_balancer_tls"]
     return {
-        each["name"]: bundle(each["tls"]["certificate"], each["tls"]["certificate_key"])
-        for each in (*declared.apps, *declared.sites)
-        if each["tls"]["mode"] == "provided"
+        name: bundle(each["certificate"], each["certificate_key"])
+        for name, each in tls.items()
+        if each["mode"] == "provided"
     }
 
 
@@ -432,6 +443,24 @@ def _check_certificates(judge, sites):
             else:
                 warnings += [f"{place}: the certificate {doubt}" for doubt in doubts(tls["certificate"], names, now)]
     return warnings
+
+
+def _check_edge(judge, tls):
+    """Refuse a balancer's certificate that HAProxy could not use. Returns warnings."""
+    name = "load_balancer_tls"
+    if not isinstance(tls, dict):
+        return []
+    given = {key: tls[key] for key in ("certificate", "certificate_key") if tls.get(key)}
+    if tls.get("mode") != "provided":
+        return [f"`{name}.{key}` is of no use without `mode: provided`" for key in given]
+    for key in ("certificate", "certificate_key"):
+        if key not in given:
+            judge.refuse("", f"{name}.{key}", "is missing", role_variables()[name].options[key].example)
+    if len(given) == 2 and all(isinstance(text, str) for text in given.values()):
+        key, what = problem(given["certificate"], given["certificate_key"])
+        if what:
+            judge.refuse("", f"{name}.{key}", what)
+    return []
 
 
 def _check_selection(judge, only, names):

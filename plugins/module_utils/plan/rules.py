@@ -157,6 +157,10 @@ def _is_network(value):
     return True
 
 
+def _is_address(value):
+    return _is_network(value) and "/" not in value
+
+
 def _is_ipv4_network(value):
     return _is_network(value) and ":" not in value
 
@@ -251,6 +255,8 @@ SCHEMES = {
 # Databases that the servers have for themselves.
 _SERVERS_OWN = frozenset("postgres template0 template1 mysql information_schema performance_schema sys test".split())
 
+_ADDRESS = Rule("an address of the host", "10.0.0.5", _is_address, shown=True)
+_GROUP = Rule("the name of a group of the inventory", "appservers", _matches(r"[A-Za-z_]\w*"), shown=True)
 _NETWORK = Rule("an address or a network", "192.0.2.0/24", _is_network, shown=True)
 
 # By key of a site; dotted for what is in its dictionaries. Those of `SHARED_SITE_RULES` are an app's as well, in its
@@ -509,15 +515,42 @@ ROLE_RULES = {
     ),
     "nginx_site_acme_ca_file": _DIRECTORY._replace(example="/etc/ssl/certs/example.pem"),
     "nginx_site_template_paths": Rule("a directory", "templates", shown=True),
-    "backing_service_address": Rule(
-        "an address of the host", "10.0.0.5", lambda value: _is_network(value) and "/" not in value, shown=True
-    ),
+    "backing_service_address": _ADDRESS,
     "backing_service_networks": Rule("an IPv4 address or network", "10.0.0.0/24", _is_ipv4_network, shown=True),
-    "backing_service_group": Rule(
-        "the name of a group of the inventory", "appservers", _matches(r"[A-Za-z_]\w*"), shown=True
-    ),
+    "backing_service_group": _GROUP,
     "backing_service_purge": Rule("the name of an app", "old", _matches(_NAME), shown=True),
-}
+    "nginx_site_balancer_group": _GROUP._replace(example="load_balancers"),
+    "load_balancer_group": _GROUP,
+    "load_balancer_address": _ADDRESS,
+    "load_balancer_server_address": Rule(
+        "an address or a host name", "10.0.0.11", _matches(r"(?:[A-Za-z0-9_.:-]{1,253})?"), shown=True
+    ),
+    "load_balancer_tls": Rule("a dictionary", "{mode: self_signed}"),
+    "load_balancer_tls.certificate": _PEM._replace(example="files/edge.pem"),
+    "load_balancer_tls.certificate_key": _PEM._replace(example="files/edge.key"),
+    "load_balancer_tls.hsts_max_age": _number(0, 10**9, "31536000"),
+    "load_balancer_timeouts": Rule("a dictionary", "{connect: 2}"),
+    **{
+        f"load_balancer_timeouts.{key}": _number(1, 10**6 - 1, example)
+        for key, example in (
+            ("connect", "2"), ("client", "60"), ("server", "65"), ("keep_alive", "60"), ("tunnel", "3600"),
+            ("shutdown", "600"),
+        )
+    },
+    "load_balancer_check": Rule("a dictionary", "{interval: 2}"),
+    **{
+        f"load_balancer_check.{key}": _number(1, 1000, example)
+        for key, example in (("interval", "2"), ("timeout", "5"), ("fall", "3"), ("rise", "2"))
+    },
+    "load_balancer_stats_password": Rule(
+        "8 printable ASCII characters or more, without spaces",
+        "a-long-random-word",
+        _matches(r"[!-~]{8,200}"),
+    ),
+    "load_balancer_stats_address": Rule("an IP address", "127.0.0.1", _is_address, shown=True),
+    "load_balancer_stats_port": _number(1, 65535, "9000"),
+    "load_balancer_template_paths": Rule("a directory", "templates", shown=True),
+}  # fmt: skip
 
 
 def has_control_characters(text: str, lines: bool = False) -> bool:

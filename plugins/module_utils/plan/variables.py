@@ -13,7 +13,7 @@ from typing import Any
 from .reading import PlanError, role_variables
 from .rules import PLAIN_WORD
 
-_PREFIXES = ("flask_app_", "nginx_site_", "backing_service_")
+_PREFIXES = ("flask_app_", "nginx_site_", "backing_service_", "load_balancer_")
 # What the role hands to the user's own tasks.
 _HANDED_OUT = ("flask_app_plan", "flask_app_builds", "flask_app_releases")
 # Keys of a site that are paths on the controller.
@@ -42,7 +42,7 @@ def plain_variables(templar: Any, loader: Any, task_vars: dict[str, Any]) -> dic
     def absolute(path):
         return str(Path(loader.get_basedir(), path)) if path and isinstance(path, str) else path
 
-    for name in ("flask_app_template_paths", "nginx_site_template_paths"):
+    for name in ("flask_app_template_paths", "nginx_site_template_paths", "load_balancer_template_paths"):
         if isinstance(variables.get(name), list):
             variables[name] = [absolute(path) for path in variables[name]]
     if isinstance(variables.get("flask_app_hooks"), dict):
@@ -51,7 +51,8 @@ def plain_variables(templar: Any, loader: Any, task_vars: dict[str, Any]) -> dic
         site.update({key: absolute(site[key]) for key in _FILES if key in site})
     for app in _app_layers(variables):
         app.update({key: _text(loader, app[key]) for key in _APP_TEXTS if key in app})
-    for tls in _site_layers(variables, "tls"):
+    edge = variables.get("load_balancer_tls")
+    for tls in [*_site_layers(variables, "tls"), *([edge] if isinstance(edge, dict) else [])]:
         tls.update({key: _text(loader, tls[key]) for key in _TEXTS if key in tls})
     return variables
 

@@ -1,0 +1,92 @@
+# Copyright: (c) 2026, flaskfleet.deploy contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Three machines behind two balancers, as one thing to deploy to and to ask."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from conftest import ENVIRONMENT, INVENTORY
+
+WEB = ("web1", "web2", "web3")
+STATS = "admin:c4n4ry-of-stats"
+
+
+class Fleet:
+    """The fleet as tests see it. machine: its first balancer."""
+
+    def __init__(self, machine, inventory):
+        self.machine = machine
+        self.addresses = {name: variables["test_host_address"] for name, variables in inventory.items()}
+
+    def attempt(self, playbook, *arguments, **variables):
+        """Run a playbook on the whole fleet, whatever comes of it; returns the subprocess.CompletedProcess."""
+        command = [str(Path(sys.executable).parent / "ansible-playbook"), "--inventory", str(INVENTORY)]
+        command += [f"flaskfleet.deploy.{playbook}", *arguments, "--extra-vars", json.dumps(variables)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
+
+    def run(self, playbook, *arguments, **variables):
+        """Run a playbook that must succeed; returns its output."""
+        result = self.attempt(playbook, *arguments, **variables)
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert "DEPRECATION WARNING" not in result.stderr, result.stderr
+        return result.stdout
+
+    def server(self, host, state):
+        """Set a host's state at the first balancer; returns what the module returns."""
+        command = [str(Path(sys.executable).parent / "ansible"), "--inventory", str(INVENTORY), "lb1", "--become"]
+        command += ["-m", "flaskfleet.deploy.balancer_server", "-a", json.dumps({"hosts": [host], "state": state})]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, env={**ENVIRONMENT, **ONE_LINE})
+        assert result.returncode == 0, result.stdout + result.stderr
+        return json.loads(result.stdout.partition("=> ")[2])
+
+    def on(self, name, command):
+        """The output of a command on one of the machines."""
+        command = ["podman", "exec", f"flaskfleet-fleet-{name}", "sh", "-c", command]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    def commits(self, app="moody"):
+        """{machine: commit of the live release}."""
+        return {
+            name: json.loads(self.on(name, f"cat /opt/flask_apps/{app}/current/release.json"))["commit"] for name in WEB
+        }
+
+    def states(self, domain="moody.test", balancer="lb1"):
+        """{machine: what the balancer's page of statistics says of it}."""
+        page = self.on(balancer, f"curl --silent --user {STATS} 'http://127.0.0.1:9000/;csv'")
+        rows = csv.DictReader(page.lstrip("# ").splitlines())
+        return {row["svname"]: row["status"] for row in rows if row["pxname"] == domain and row["svname"] in WEB}
+
+    def wait_for(self, expected, seconds=60, **where):
+        """Wait until the balancer says something of machines, such as web1="UP"."""
+        deadline = time.monotonic() + seconds
+        while not all(self.states().get(name, "").startswith(state) for name, state in expected.items()):
+            assert time.monotonic() < deadline, (expected, self.states())
+            time.sleep(0.2)
+
+    def curl(self, *arguments):
+        """(status, body) of a request from outside."""
+        command = ["curl", "--silent", "--max-time", "10", "--write-out", "\n%{http_code}", *arguments]
+        output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        body, _newline, status = output.rpartition("\n")
+        return int(status), body
+
+    def ask(self, path="/", *arguments, host="moody.test", scheme="http", at="lb1"):
+        port = 443 if scheme == "https" else 80
+        resolve = ["--resolve", f"{host}:{port}:{self.addresses[at]}"]
+        return self.curl("--insecure", *resolve, *arguments, f"{scheme}://{host}{path}")
+
+
+ONE_LINE = {"ANSIBLE_LOAD_CALLBACK_PLUGINS": "1", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
+
+
+def changes(output):
+    """{machine: number of changes} of a run."""
+    return {name: int(count) for name, count in re.findall(r"^(\w+) +: .*changed=(\d+)", output, re.MULTILINE)}
