@@ -455,7 +455,7 @@ def make_plan(wanted, manifest, options, ids):
             changes.append(Change(item, before, uid, gid, hidden=item.sensitive or _is_private(before, entry)))
         if item.kind != "absent":
             # No digest of a secret: it would let anyone test guesses.
-            digest = None if item.sensitive else _digest(item.content.encode())
+            digest = None if item.sensitive else digest_of(item.content.encode())
             next_manifest[item.dest] = {"subject": item.subject, "kind": item.kind, "digest": digest}
             problems.extend(_parent_problems(item.dest))
 
@@ -513,12 +513,12 @@ def _parent_problems(path):
 
 def _is_private(before, entry):
     """Whether the present content may be a secret: it is a sensitive file's, or a private one's that is not from us."""
-    if entry and entry["digest"] in (None, _digest(before.content)):
+    if entry and entry["digest"] in (None, digest_of(before.content)):
         return entry["digest"] is None
     return before.kind == "file" and not before.mode & stat.S_IROTH
 
 
-def _digest(content):
+def digest_of(content):
     """The SHA-256 of bytes, in hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 
