@@ -146,9 +146,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """Changes to make, and the manifest (path -> dict of subject, kind, digest) as it is and as it shall be."""
+    """Changes to make, what is different about each (see ``difference``), and the manifest (path -> dict of subject,
+    kind, digest) as it is and as it shall be.
+    """
 
     changes: list
+    differences: list
     pruned: list
     undeclared: list
     manifest: dict
@@ -309,6 +312,7 @@ def run(options, wanted, check_mode, diff_mode, label=None):
         "mended": mended,
         "undeclared": plan.undeclared,
         "managed": sorted(plan.next_manifest),
+        "differences": sorted(plan.differences, key=lambda each: each["path"]),
         "pending": changed and options["apply_commands"] is None,
         "pending_marker": state.marker,
     }
@@ -480,7 +484,28 @@ def make_plan(wanted, manifest, options, ids):
 
     if problems:
         raise FileSetError(*problems)
-    return Plan(changes, pruned, sorted(undeclared), manifest, next_manifest)
+    differences = [difference(change, manifest.get(change.wanted.dest)) for change in changes]
+    return Plan(changes, differences, pruned, sorted(undeclared), manifest, next_manifest)
+
+
+def difference(change, entry):
+    """What is different about a path, for people: dict of path, subject, what, since.
+
+    :param entry: of the manifest, None when there is none: it tells what the last run left apart from what was changed
+        since
+    """
+    path, before = change.wanted.dest, change.before
+    found = {"path": path, "subject": change.wanted.subject or (entry or {}).get("subject", ""), "since": None}
+    if change.wanted.kind == "absent":
+        return {**found, "what": "is no longer in the list"}
+    if before.kind == "absent":
+        return {**found, "what": "is gone" if entry else "is not there yet"}
+    if (before.kind, before.content) == (change.wanted.kind, change.wanted.content.encode()):
+        return {**found, "what": "has another owner or mode", "since": os.lstat(path).st_ctime}
+    if entry and entry["kind"] == before.kind and entry["digest"] == digest_of(before.content):
+        return {**found, "what": "is as the last run left it, the list says something else"}
+    what = "was changed on the host" if entry and entry["digest"] else "is different"
+    return {**found, "what": what, "since": os.lstat(path).st_mtime}
 
 
 def look(path):

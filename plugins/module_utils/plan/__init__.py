@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from .derive import Inventory, host_label, make_plan
-from .reading import PlanError, collect_certificates, collect_secrets, role_variables
+from .reading import PlanError, collect_certificates, collect_notifications, collect_secrets, role_variables
 from .variables import misspelt_variables, plain_variables
 
 __all__ = [
     "Inventory",
     "PlanError",
     "collect_certificates",
+    "collect_notifications",
     "collect_secrets",
     "host_label",
     "make_plan",
