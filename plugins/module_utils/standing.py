@@ -8,16 +8,11 @@ dumps.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import glob
 import json
 import os
-import subprocess
 
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.file_set import STATE_DIRECTORY, digest_of, look
-
-CERTIFICATES = "/etc/nginx/certificates"  # as in plan/derive.py, which hosts do not have
-OPENSSL_DATE = "%b %d %H:%M:%S %Y %Z"
 
 
 def drifted_files(state_directory=STATE_DIRECTORY):
@@ -50,21 +45,6 @@ def compare(path, entry):
 def _read(path):
     with open(path, encoding="utf-8") as stream:
         return json.load(stream)
-
-
-def expiry(app, directory=CERTIFICATES):
-    """When the certificate that nginx has for an app ends, in seconds since 1970; None when it has none."""
-    path = os.path.join(directory, f"{app}.pem")
-    if not os.path.exists(path):
-        return None
-    command = ["openssl", "x509", "-noout", "-enddate", "-in", path]
-    # pylint: disable-next=ansible-bad-function  # no AnsibleModule here
-    shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout
-    try:
-        end = datetime.datetime.strptime(shown.strip().partition("=")[2].replace("  ", " "), OPENSSL_DATE)
-    except ValueError:
-        return None
-    return end.replace(tzinfo=datetime.timezone.utc).timestamp()
 
 
 def dumps(release):

@@ -123,7 +123,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flaskfleet.deploy.plugins.module_utils import activation, memory, upkeep
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.builds import Builder
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.payload import decode, scrub
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import App, LockTimeout, lock
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import App, LockTimeout, lock, note_run
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import (
     changes,
     failure,
@@ -207,6 +207,7 @@ class Run:
             if each.error is None or each.seconds is not None:
                 self.report(each, found)
         self.result["changed"] = self.result["changed"] or bool(standing) or any(each.touched for each in needed)
+        note_run(self.settings["root"], len(self.result["errors"]))
 
     def report(self, each, found):
         name = each.host.name

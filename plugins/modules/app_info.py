@@ -214,6 +214,7 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host imp
     Unhealthy,
     apps_on_host,
     exit_status,
+    expiry,
     probe,
     systemctl,
     unit_states,
@@ -228,7 +229,7 @@ def describe(app, drift=()):
     """:param drift: of the app's files, as ``standing.drifted_files`` has it"""
     state = dict.fromkeys((*TOLD, "state", "since", "status", "problem"))
     state.update(app=app.name, healthy=False, memory=0, workers=0, restarts=0, processes=[], schedules=[])
-    state.update(certificate=standing.expiry(app.name), drift=list(drift), backups=[])
+    state.update(certificate=expiry(app.name), drift=list(drift), backups=[])
     state["releases"] = describe_releases(app)
     name = app.live()
     release = app.release(name) if name else None

@@ -95,6 +95,7 @@ for key, value in REFUSED_IN_A_SITE.items():
     elif key in {**rules.TLS_RULES, **rules.STATIC_RULES}:
         REFUSED_IN_AN_APP[key] = value
 REFUSED_FOR_A_ROLE = {
+    "flask_app_metrics_file": "/a/b.txt",
     "flask_app_notify.url": "ftp://hooks.test/",
     "flask_app_notify.token": "a b",
     "flask_app_notify.to": "nobody",

@@ -11,7 +11,7 @@ import os
 import time
 
 import pytest
-from ansible_collections.flaskfleet.deploy.plugins.module_utils import certificates, standing
+from ansible_collections.flaskfleet.deploy.plugins.module_utils import certificates, release_host, standing
 
 
 @pytest.fixture
@@ -73,10 +73,10 @@ def test_a_host_without_manifests(tmp_path):
 def test_expiry(tmp_path):
     (tmp_path / "hello.pem").write_text(certificates.self_signed(["hello.test"]))
     (tmp_path / "half.pem").write_text("-----BEGIN CERTIFICATE-----\n")
-    days = (standing.expiry("hello", str(tmp_path)) - time.time()) / 86400
+    days = (release_host.expiry("hello", str(tmp_path)) - time.time()) / 86400
     assert certificates.VALID_DAYS - 1 < days <= certificates.VALID_DAYS
-    assert standing.expiry("half", str(tmp_path)) is None
-    assert standing.expiry("other", str(tmp_path)) is None
+    assert release_host.expiry("half", str(tmp_path)) is None
+    assert release_host.expiry("other", str(tmp_path)) is None
 
 
 def test_dumps(tmp_path):

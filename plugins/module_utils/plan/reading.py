@@ -328,7 +328,7 @@ class _Layers:
             own = layer.get("server", {})
             stated = {**({} if own.get("kind") == "granian" else stated), **own}
         options = self._options["server"].options
-        for key in ("worker_class", "timeout", "max_requests", "preload"):
+        for key in ("worker_class", "timeout", "max_requests", "preload", "log_format"):
             if stated.get(key, options[key].default) != options[key].default:
                 problem = "is a setting of gunicorn; granian has none like it, leave it out"
                 self._judge.refuse(place, f"server.{key}", problem)

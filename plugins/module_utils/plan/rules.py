@@ -471,6 +471,12 @@ ROLE_RULES = {
     "flask_app_notify.from": _MAIL,
     "flask_app_notify.file": Rule("the path of a file of tasks", "announce.yml"),
     "flask_app_notify.timeout": _number(1, 60, "5"),
+    "flask_app_metrics_file": Rule(
+        "an absolute path that ends in .prom",
+        "/var/lib/prometheus/node-exporter/flask_apps.prom",
+        lambda value: bool(_ABSOLUTE.fullmatch(value)) and value.endswith(".prom"),
+        shown=True,
+    ),
     "flask_app_activation_jobs": _number(1, 256, "4"),
     "flask_app_memory_reserve": _number(0, 10**6, "64"),
     "flask_app_root": _DIRECTORY._replace(example="/opt/flask_apps"),
