@@ -77,15 +77,18 @@ def test_what_differs(machine, tmp_path):
     )
     report = tmp_path / "drift.json"
     variables = {**WATCHED, "flask_app_drift_file": str(report)}
-    variables["flask_app_overrides"] = {**WATCHED["flask_app_overrides"], "hello2": {"version": "master"}}
+    hello = {**WATCHED["flask_app_overrides"]["hello"], "version": "version2"}
+    variables["flask_app_overrides"] = {"hello": hello}
     result = machine.attempt(playbook="drift", **variables, flask_app_drift_fail=True)
     assert result.returncode == 2 and "1 hosts differ from the list, 0 could not be compared" in result.stdout
     [found] = json.loads(report.read_text())
     told = {each["what"]: (each["app"], each["since"]) for each in found["differences"]}
     assert told.pop(f"{unit} was changed on the host") == ("hello", 1767323045.0)
     [moved] = [what for what in told if what.endswith("is wanted: another commit")]
-    assert told.pop(moved)[0] == "hello2"
-    assert told and all(app == "hello2" for app, _since in told.values())
+    assert told.pop(moved)[0] == "hello"
+    [(what, (app, since))] = told.items()
+    release = machine.live("hello2")["release"]
+    assert (app, what) == ("hello2", f"its release {release}: its socket was gone") and since is None
     after = machine.output("find /etc /opt/flask_apps /var/lib/flaskfleet -newermt '-60 min' -printf '%p %T@\n' | sort")
     assert after == before, "it touches nothing"
     # what the status knows without the list
