@@ -146,9 +146,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """Changes to make, and the manifest (path -> dict of subject, kind, digest) as it is and as it shall be."""
+    """Changes to make, what is different about each (see ``difference``), and the manifest (path -> dict of subject,
+    kind, digest) as it is and as it shall be.
+    """
 
     changes: list
+    differences: list
     pruned: list
     undeclared: list
     manifest: dict
@@ -309,6 +312,7 @@ def run(options, wanted, check_mode, diff_mode, label=None):
         "mended": mended,
         "undeclared": plan.undeclared,
         "managed": sorted(plan.next_manifest),
+        "differences": sorted(plan.differences, key=lambda each: each["path"]),
         "pending": changed and options["apply_commands"] is None,
         "pending_marker": state.marker,
     }
@@ -455,7 +459,7 @@ def make_plan(wanted, manifest, options, ids):
             changes.append(Change(item, before, uid, gid, hidden=item.sensitive or _is_private(before, entry)))
         if item.kind != "absent":
             # No digest of a secret: it would let anyone test guesses.
-            digest = None if item.sensitive else _digest(item.content.encode())
+            digest = None if item.sensitive else digest_of(item.content.encode())
             next_manifest[item.dest] = {"subject": item.subject, "kind": item.kind, "digest": digest}
             problems.extend(_parent_problems(item.dest))
 
@@ -480,7 +484,28 @@ def make_plan(wanted, manifest, options, ids):
 
     if problems:
         raise FileSetError(*problems)
-    return Plan(changes, pruned, sorted(undeclared), manifest, next_manifest)
+    differences = [difference(change, manifest.get(change.wanted.dest)) for change in changes]
+    return Plan(changes, differences, pruned, sorted(undeclared), manifest, next_manifest)
+
+
+def difference(change, entry):
+    """What is different about a path, for people: dict of path, subject, what, since.
+
+    :param entry: of the manifest, None when there is none: it tells what the last run left apart from what was changed
+        since
+    """
+    path, before = change.wanted.dest, change.before
+    found = {"path": path, "subject": change.wanted.subject or (entry or {}).get("subject", ""), "since": None}
+    if change.wanted.kind == "absent":
+        return {**found, "what": "is no longer in the list"}
+    if before.kind == "absent":
+        return {**found, "what": "is gone" if entry else "is not there yet"}
+    if (before.kind, before.content) == (change.wanted.kind, change.wanted.content.encode()):
+        return {**found, "what": "has another owner or mode", "since": os.lstat(path).st_ctime}
+    if entry and entry["kind"] == before.kind and entry["digest"] == digest_of(before.content):
+        return {**found, "what": "is as the last run left it, the list says something else"}
+    what = "was changed on the host" if entry and entry["digest"] else "is different"
+    return {**found, "what": what, "since": os.lstat(path).st_mtime}
 
 
 def look(path):
@@ -513,12 +538,12 @@ def _parent_problems(path):
 
 def _is_private(before, entry):
     """Whether the present content may be a secret: it is a sensitive file's, or a private one's that is not from us."""
-    if entry and entry["digest"] in (None, _digest(before.content)):
+    if entry and entry["digest"] in (None, digest_of(before.content)):
         return entry["digest"] is None
     return before.kind == "file" and not before.mode & stat.S_IROTH
 
 
-def _digest(content):
+def digest_of(content):
     """The SHA-256 of bytes, in hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 

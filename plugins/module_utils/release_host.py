@@ -29,6 +29,7 @@ first time on that it settled; ``release_commands`` is how many of its release c
 from __future__ import annotations
 
 import argparse
+import calendar
 import collections
 import contextlib
 import errno
@@ -951,6 +952,97 @@ def start_live(app):
         app.start_settling(name)
 
 
+# --- metrics ---------------------------------------------------------------------------------------------------------
+
+CERTIFICATES = "/etc/nginx/certificates"  # where nginx has those of the apps
+OPENSSL_DATE = "%b %d %H:%M:%S %Y %Z"
+LAST_RUN = ".last-run.json"  # in the root of the apps: what a run notes when it has released
+METRICS = {
+    "release_info": "The live release of an app",
+    "healthy": "Whether the live release answers its health path as it must",
+    "live_since_seconds": "When the live release got the traffic",
+    "settling": "Whether the live release has no verdict yet",
+    "restarts": "How often systemd has started the web process again since it was last started on purpose",
+    "process_running": "Whether a process beside the web process runs",
+    "failed_releases": "Releases on the host that failed and were not removed yet",
+    "last_failure_seconds": "When the last of them failed",
+    "certificate_expiry_seconds": "When the certificate that nginx has for an app ends",
+    "last_run_seconds": "When the last run released, or found nothing to release",
+    "last_run_failed_apps": "Apps of which that run could not release what was wanted",
+}
+
+
+def expiry(app, directory=CERTIFICATES):
+    """When the certificate that nginx has for an app ends, in seconds since 1970; None when it has none."""
+    path = os.path.join(directory, f"{app}.pem")
+    if not os.path.exists(path):
+        return None
+    command = ["openssl", "x509", "-noout", "-enddate", "-in", path]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout
+    try:
+        return calendar.timegm(time.strptime(shown.strip().partition("=")[2], OPENSSL_DATE))
+    except ValueError:
+        return None
+
+
+def note_run(root, failed):
+    """Note that a run has come to its end, and how many apps have failed in it."""
+    write_file(os.path.join(root, LAST_RUN), json.dumps({"at": time.time(), "failed": failed}) + "\n")
+
+
+def measure(app):
+    """Yield (metric, labels beside the app's name, value) of an app."""
+    live = app.live()
+    failures = [app.mark(name).get("at", 0) for name in app.records() if app.failed(name)]
+    yield "failed_releases", {}, len(failures)
+    if failures:
+        yield "last_failure_seconds", {}, max(failures)
+    certificate = expiry(app.name)
+    if certificate is not None:
+        yield "certificate_expiry_seconds", {}, certificate
+    release = app.release(live) if live else None
+    if release is None:
+        yield "healthy", {}, 0
+        return
+    yield "release_info", {"release": live, "commit": release.get("commit") or ""}, 1
+    mark = app.mark(live)
+    yield "settling", {}, int(mark.get("state") == "settling")
+    if "since" in mark:
+        yield "live_since_seconds", {}, mark["since"]
+    processes = {unit: process for process in app.processes(live) for unit in app.process_units(live, process)}
+    states = unit_states([app.unit(live), *processes], ("ActiveState", "NRestarts"))
+    yield "restarts", {}, int(states.get(app.unit(live), {}).get("NRestarts") or 0)
+    for unit, process in processes.items():
+        number = unit.rpartition(":")[2].partition(".")[0]
+        running_now = states.get(unit, {}).get("ActiveState") == "active"
+        yield "process_running", {"process": process, "instance": number}, int(running_now)
+    try:
+        probe(app.socket_path(live), release["health"])
+        yield "healthy", {}, 1
+    except Unhealthy:
+        yield "healthy", {}, 0
+
+
+def exposition(root):
+    """What the apps do, in Prometheus's text format."""
+    samples = {}
+    for name in apps_on_host(root):
+        for metric, labels, value in measure(App(root, name)):
+            samples.setdefault(metric, []).append(({"app": name, **labels}, value))
+    last = read_json(os.path.join(root, LAST_RUN)) or {}
+    if last:
+        samples.update(last_run_seconds=[({}, last["at"])], last_run_failed_apps=[({}, last["failed"])])
+    lines = []
+    for metric, text in METRICS.items():
+        if metric in samples:
+            prefix = "flaskfleet_" if metric.startswith("last_run") else "flaskfleet_app_"
+            lines += [f"# HELP {prefix}{metric} {text}.", f"# TYPE {prefix}{metric} gauge"]
+            for labels, value in samples[metric]:
+                shown = ",".join(f"{label}={json.dumps(str(text))}" for label, text in labels.items())
+                lines.append(f"{prefix}{metric}{{{shown}}} {value}" if shown else f"{prefix}{metric} {value}")
+    return "".join(f"{line}\n" for line in lines)
+
+
 # --- the command -----------------------------------------------------------------------------------------------------
 
 SYSTEMD_VERBS = {"live": 1, "settle": 2, "drain": 2, "schedule": 2}  # how many words each takes
@@ -1008,8 +1100,9 @@ def main(arguments=None):
         usage="flask-app [--root ROOT] APP COMMAND [ARGUMENT...]",
         description="Run a command in the live release of an app on this host: as its user, in its sandbox and"
         " environment, such as `flask-app hello flask shell`.",
-        epilog="systemd calls `live APP`, `settle APP RELEASE`, `drain APP RELEASE` and `schedule APP SCHEDULE`, and"
-        " Ansible `calendar EVENT...`. For an app of such a name, write `flask-app run APP COMMAND`.",
+        epilog="systemd calls `live APP`, `settle APP RELEASE`, `drain APP RELEASE` `schedule APP SCHEDULE` and"
+        " `metrics FILE`, and Ansible `calendar EVENT...`. For an app of such a name, write"
+        " `flask-app run APP COMMAND`.",
     )
     parser.add_argument("--root", default=ROOT, help="where the apps are (default: %(default)s)")
     parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -1017,6 +1110,10 @@ def main(arguments=None):
     words = options.words
     if words[:1] == ["calendar"]:
         judge_calendars(words[1:])
+        return 0
+    if words[:1] == ["metrics"] and len(words) == 2 and words[1].startswith("/"):
+        os.makedirs(os.path.dirname(words[1]), exist_ok=True)
+        write_file(words[1], exposition(options.root))
         return 0
     verb = words.pop(0) if words[:1] and words[0] in ("run", *SYSTEMD_VERBS) else "run"
     if len(words) < 2 if verb == "run" else len(words) != SYSTEMD_VERBS[verb]:

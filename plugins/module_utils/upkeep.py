@@ -9,6 +9,7 @@ import glob
 import os
 import pwd
 import stat
+import time
 
 from ansible_collections.flaskfleet.deploy.plugins.module_utils import release_host
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import (
@@ -23,6 +24,7 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host imp
 
 TIMERS = "flask-*.*.timer"
 WANTS = "/etc/systemd/system/multi-user.target.wants"
+CHANGED = "StateChangeTimestampMonotonic"  # in microseconds; 0 when the unit has not been anything else since the boot
 PRIVATE = ("environment", "release.json")  # files of a release that only root may read
 
 
@@ -31,10 +33,12 @@ class Upkeep:
 
     :param activations: list of Activation, of all apps of the run
     :ivar findings: {name of an app: list of what was found, for people}
+    :ivar since: {name of an app: {finding: since when, in seconds since 1970}}, where the host can tell
     """
 
     def __init__(self, activations):
         self.findings = {}
+        self.since = {}
         self.kept = [each for each in activations if each.live and not each.needed]
         self.running = running() if self.kept else {}
         self.masked, self.unreachable, self.stopped, self.missing = self._units()
@@ -44,9 +48,11 @@ class Upkeep:
         self.astray = [found for each in self.kept for found in self._owners(each)]
         self.straying = self._strays()
 
-    def _note(self, each, found, text):
+    def _note(self, each, found, text, since=None):
         if found:
             self.findings.setdefault(each.host.name, []).append(text)
+            if since:
+                self.since.setdefault(each.host.name, {})[text] = since
         return found
 
     def _units(self):
@@ -55,15 +61,16 @@ class Upkeep:
         """
         units = {each.host.unit(each.live, kind): each for each in self.kept for kind in ("socket", "service")}
         others = {unit: each for each in self.kept for unit in self._process_units(each)}
-        states = unit_states([*units, *others], ("ActiveState", "LoadState"))
+        states = unit_states([*units, *others], ("ActiveState", "LoadState", CHANGED))
         masked, unreachable, stopped, missing = [], [], [], []
         for unit, each in {**units, **others}.items():
             state = states.get(unit, {})
+            since = wall_time(state.get(CHANGED))
             if self._note(each, state.get("LoadState") == "masked", f"{unit} was masked"):
                 masked.append(unit)
             runs = state.get("ActiveState") in ("active", "activating")
             if unit in others:
-                if self._note(each, not runs, f"{unit} did not run"):
+                if self._note(each, not runs, f"{unit} did not run", since):
                     missing.append(unit)
                 continue
             if unit.endswith(".socket"):
@@ -73,7 +80,7 @@ class Upkeep:
             gone = each not in unreachable and not os.path.exists(each.host.socket_path(each.live))
             if self._note(each, gone, "its socket was gone"):
                 unreachable.append(each)
-            elif each not in unreachable and self._note(each, not runs, "it did not run"):
+            elif each not in unreachable and self._note(each, not runs, "it did not run", since):
                 stopped.append(each)
         return masked, unreachable, stopped, missing
 
@@ -99,7 +106,8 @@ class Upkeep:
             except FileNotFoundError:
                 continue  # somebody else's matter
             owners = (status.st_uid, status.st_gid if gid is None else gid) != (uid, status.st_gid)
-            if self._note(each, owners or mode not in (None, stat.S_IMODE(status.st_mode)), f"owner or mode of {path}"):
+            differs = owners or mode not in (None, stat.S_IMODE(status.st_mode))
+            if self._note(each, differs, f"owner or mode of {path}", status.st_ctime):
                 yield path, mode, uid, -1 if gid is None else gid
 
     def _strays(self):
@@ -138,6 +146,12 @@ class Upkeep:
                 if not succession.done:
                     succession.advance()
         start_processes(self.missing)
+
+
+def wall_time(monotonic):
+    """Seconds since 1970 of what systemd tells in microseconds since the boot; None when it tells nothing."""
+    seconds = int(monotonic or 0) / 1e6
+    return time.time() - time.monotonic() + seconds if seconds else None
 
 
 def belongings(host, live):

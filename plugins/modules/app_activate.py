@@ -80,6 +80,13 @@ apps:
       description: What of the live release was not as it was left, such as a stopped or masked unit.
       type: list
       elements: str
+    mended_since:
+      description:
+        - Since when that was so, in seconds since 1970, of those entries of RV(apps.mended) where the host can tell.
+      type: dict
+    live_since:
+      description: When the release that was live before got the traffic, in seconds since 1970; null when none was.
+      type: float
     seconds:
       description: From the first step to the switch; 0 where nothing was released.
       type: float
@@ -119,7 +126,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flaskfleet.deploy.plugins.module_utils import activation, memory, upkeep
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.builds import Builder
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.payload import decode, scrub
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import App, LockTimeout, lock
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import App, LockTimeout, lock, note_run
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import (
     changes,
     failure,
@@ -141,6 +148,7 @@ class Run:
         self.payload = payload["apps"]
         self.secrets = list(payload["secrets"])
         self.result = {"changed": False, "apps": {}, "summary": [], "errors": []}
+        self.since = {}  # when the releases that are live before anything is done got the traffic
 
     def activations(self):
         """One Activation for each app, as things stand on the host. Apps that can't go back are reported at once."""
@@ -148,6 +156,7 @@ class Run:
         found = []
         for app in self.plan["apps"]:
             host = App(self.settings["root"], app["name"])
+            self.since[app["name"]] = host.mark(host.live()).get("since") if host.live() else None
             commands = {step: app[step] for step in ("before_switch", "after_switch")}
             options = {"commands": commands, "limit": app["command_timeout"], "ending": ending.get(app["name"], ())}
             if self.plan["rollback"]:
@@ -173,9 +182,9 @@ class Run:
     def predict(self):
         activations = self.activations()
         self.show_changes(activations)
-        findings = upkeep.Upkeep(activations).findings
+        found = upkeep.Upkeep(activations)
         for each in activations:
-            self.report(each, findings.get(each.host.name, ()))
+            self.report(each, found)
         self.result["changed"] = self.result["changed"] or bool(upkeep.Standing(activations))
 
     def perform(self):
@@ -200,14 +209,17 @@ class Run:
             if each.error is not None:
                 self.fail(each.host.name, each.error, each.recipe.get("path", "."))
             if each.error is None or each.seconds is not None:
-                self.report(each, found.findings.get(each.host.name, ()))
+                self.report(each, found)
         self.result["changed"] = self.result["changed"] or bool(standing) or any(each.touched for each in needed)
+        note_run(self.settings["root"], len(self.result["errors"]))
 
-    def report(self, each, mended):
+    def report(self, each, found):
         name = each.host.name
+        mended = found.findings.get(name, ())
         changed = each.needed or bool(mended)
         pending = each.pending if each.needed else []
         entry = {"from": each.live, "to": each.release, "changed": changed, "mended": list(mended)}
+        entry.update(mended_since=found.since.get(name, {}), live_since=self.since.get(name))
         entry.update(seconds=round(each.seconds or 0.0, 2), url=each.recipe["url"])
         entry["release_commands"] = [] if each.leader else pending
         entry["release_leader"] = each.leader if pending or each.held else ""

@@ -155,6 +155,36 @@ apps:
         restarts:
           description: As of the web process.
           type: int
+    certificate:
+      description: When the certificate that nginx serves it with ends, in seconds since 1970; null when it has none.
+      type: float
+    drift:
+      description:
+        - What of its files is not as the last run left it. Only what can be told without the list, which
+          P(flaskfleet.deploy.drift#playbook) compares.
+      type: list
+      elements: dict
+      contains:
+        what:
+          description: A sentence.
+          type: str
+        since:
+          description: When it was changed, in seconds since 1970; null when that is not known.
+          type: float
+    backups:
+      description: The dumps of its database, newest first.
+      type: list
+      elements: dict
+      contains:
+        backup:
+          description: Name of the file.
+          type: str
+        made:
+          description: When it was made, in seconds since 1970.
+          type: float
+        size:
+          description: Bytes.
+          type: int
     schedules:
       description: The commands that the live release runs at given times.
       type: list
@@ -220,12 +250,13 @@ import json
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flaskfleet.deploy.plugins.module_utils import memory, pull
+from ansible_collections.flaskfleet.deploy.plugins.module_utils import memory, pull, standing
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import (
     App,
     Unhealthy,
     apps_on_host,
     exit_status,
+    expiry,
     probe,
     systemctl,
     unit_states,
@@ -236,9 +267,11 @@ PROPERTIES = ("MainPID", "NRestarts", "ActiveState", "SubState", "Result", "Exec
 TOLD = ("release", "commit", "subject", "url", "server")  # of release.json
 
 
-def describe(app):
+def describe(app, drift=()):
+    """:param drift: of the app's files, as ``standing.drifted_files`` has it"""
     state = dict.fromkeys((*TOLD, "state", "since", "status", "problem"))
     state.update(app=app.name, healthy=False, memory=0, workers=0, restarts=0, processes=[], schedules=[])
+    state.update(certificate=expiry(app.name), drift=list(drift), backups=[])
     state["releases"] = describe_releases(app)
     name = app.live()
     release = app.release(name) if name else None
@@ -246,6 +279,9 @@ def describe(app):
         return {**state, "problem": "no release has had the traffic yet"}
     mark = app.mark(name)
     state.update({key: release.get(key) for key in TOLD}, state=mark.get("state"), since=mark.get("since"))
+    state["backups"] = standing.dumps(release)
+    if app.unit_files_differ(name):
+        state["drift"].append({"what": "systemd is told other settings than the release has", "since": None})
     processes = {unit: process for process in app.processes(name) for unit in app.process_units(name, process)}
     services = {schedule: f"flask-{app.name}.{schedule}.service" for schedule in app.jobs(name)}
     units = unit_states([app.unit(name), *processes, *services.values()], PROPERTIES)
@@ -324,8 +360,9 @@ def main():
     names = apps_on_host(root)
     if module.params["names"]:
         names = [name for name in names if name in module.params["names"]]
+    drifted = standing.drifted_files() if names else {}
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        apps = list(pool.map(lambda name: describe(App(root, name)), names))
+        apps = list(pool.map(lambda name: describe(App(root, name), drifted.get(name, ())), names))
     module.exit_json(changed=False, apps=apps, pull=describe_pull(pull.State()))
 
 

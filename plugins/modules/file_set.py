@@ -253,6 +253,27 @@ pruned:
   returned: success
   type: list
   elements: str
+differences:
+  description:
+    - What is different about each path that changes, or was, sorted by path. RV(differences[].what) tells what somebody
+      changed on the host apart from what the list says now and did not when a run wrote it.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    path:
+      description: The path.
+      type: str
+    subject:
+      description: Whom it belongs to, empty when to nobody.
+      type: str
+    what:
+      description: What is different, to be read behind the path.
+      type: str
+      sample: was changed on the host
+    since:
+      description: When that was done on the host, in seconds since 1970; null where the host can't tell.
+      type: float
 mended:
   description: Paths of O(directories) that were missing or had another mode or owner.
   returned: success

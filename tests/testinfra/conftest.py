@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -106,6 +108,43 @@ class Machine:
                 yield report
             finally:
                 report.update(json.loads(load.communicate()[0]))
+
+
+class Listener:
+    """Hears the word of runs, on this machine.
+
+    :ivar url: for ``flask_app_notify``
+    :ivar heard: what was said, in its order
+    """
+
+    def __init__(self):
+        heard = self.heard = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_arguments):
+                """Keep quiet."""
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/c4n4ry"
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+
+    def end(self):
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def listener():
+    listener = Listener()
+    yield listener
+    listener.end()
 
 
 ENVIRONMENT = {

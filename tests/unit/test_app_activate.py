@@ -108,6 +108,7 @@ def test_a_check_of_a_rollback_tells_what_it_would_do_and_touches_nothing(app, e
     result = execute(check=True, diff=True, rollback={"hello": ""})
     entry = {"from": "b", "to": "a", "changed": True, "mended": [], "url": "", "seconds": 0.0}
     entry |= {"release_commands": [], "release_leader": "", "held": "", "backup": ""}
+    entry |= {"mended_since": {}, "live_since": None}
     assert result["apps"]["hello"] | {"url": ""} == entry
     assert result["diff"] == [{"prepared": "hello: b -> a\n  - a..b\n  ~ env.A changed\n  ~ secrets.TOKEN changed\n"}]
     assert result["changed"] is True and result["errors"] == []

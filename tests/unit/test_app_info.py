@@ -17,6 +17,7 @@ from ansible_collections.flaskfleet.deploy.plugins.modules import app_info
 
 NOTHING = dict.fromkeys(("release", "commit", "subject", "state", "since", "url", "server", "status"))
 USAGE = {"memory": 0, "workers": 0, "restarts": 0, "processes": [], "schedules": []}
+USAGE.update(certificate=None, drift=[], backups=[])
 
 
 @pytest.fixture
@@ -25,6 +26,7 @@ def live(app, monkeypatch, serve, systemd):
 
     def make(status):
         app.add("one", live=True, state="settling", since=5.0)
+        app.install_unit_files("one")
         path = Path(app.releases_directory, "one", "release.json")
         told = {
             "release": "one",

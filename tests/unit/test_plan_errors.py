@@ -628,6 +628,35 @@ OF_ALL = {
             "`flask_app_hooks.after_build` must be the path of a file of tasks, relative to the playbook's",
         ],
     ),
+    "word without what it takes": (
+        {
+            "flask_app_notify": [
+                {"kind": "webhook", "events": ["sucess"], "token": CANARY, "timeout": 90},
+                {"kind": "webhook", "url": f"hooks.test/{CANARY}"},
+                {"kind": "mail"},
+                {"kind": "tasks", "file": "/nowhere/tasks.yml"},
+                {"kind": "pigeon"},
+                {"url": f"https://hooks.test/{CANARY}", "hmac": CANARY},
+            ]
+        },
+        [
+            "`flask_app_notify[0].events[0]` must be one of success, failure, return, certificate, not 'sucess'; "
+            "for example `flask_app_notify: [{events: [success]}]`",
+            "`flask_app_notify[0].timeout` must be a number from 1 to 60, not 90; "
+            "for example `flask_app_notify: [{timeout: 5}]`",
+            "`flask_app_notify[1].url` must be an http or https URL; "
+            "for example `flask_app_notify: [{url: https://hooks.example.org/deployments}]`",
+            "`flask_app_notify[4].kind` must be one of webhook, mail, tasks, not 'pigeon'; "
+            "for example `flask_app_notify: [{kind: webhook}]`",
+            "`flask_app_notify[5].kind` is missing; for example `flask_app_notify: [{kind: webhook}]`",
+            "`flask_app_notify[5].hmac` is not known; known are kind, events, url, format, token, secret, to, "
+            "from, file, timeout, required",
+            "`flask_app_notify[0].url` is missing; "
+            "for example `flask_app_notify: [{url: https://hooks.example.org/deployments}]`",
+            "`flask_app_notify[2].to` is missing; for example `flask_app_notify: [{to: [admin@example.org]}]`",
+            "`flask_app_notify[3].file` must be the path of a file of tasks, relative to the playbook's",
+        ],
+    ),
     "switch of the other role": (
         {"nginx_site_host_names": "perhaps"},
         ["`nginx_site_host_names` must be true or false, not 'perhaps'; for example `nginx_site_host_names: true`"],

@@ -99,6 +99,12 @@ for key, value in REFUSED_IN_A_SITE.items():
         REFUSED_IN_AN_APP[key] = value
 TIMEOUTS, CHECK = "load_balancer_timeouts", "load_balancer_check"
 REFUSED_FOR_A_ROLE = {
+    "flask_app_metrics_file": "/a/b.txt",
+    "flask_app_notify.url": "ftp://hooks.test/",
+    "flask_app_notify.token": "a b",
+    "flask_app_notify.to": "nobody",
+    "flask_app_notify.from": "nobody",
+    "flask_app_notify.timeout": 0,
     "flask_app_rollback_to": {"hello": "-x"},
     "flask_app_release_commands_done": {"hello": "1f3a"},
     "flask_app_release_commands_marker": " ",
@@ -145,6 +151,7 @@ ROLE_OPTIONS = {
     **schema.role_options("nginx_site"),
     **schema.role_options("flask_app"),
 }
+ROLE_OPTIONS.update((option.key, option) for option in inner_options(ROLE_OPTIONS["flask_app_notify"].options))
 APP_OPTIONS = {option.key: option for option in inner_options(ROLE_OPTIONS["flask_apps"].options)}
 SITE_OPTIONS = {option.key: option for option in inner_options(ROLE_OPTIONS["nginx_sites"].options)}
 DOCS = {"name": "docs", "domain": "docs.test"}
@@ -216,9 +223,10 @@ def test_rule_for_a_key_of_a_site(key, value):
 
 @pytest.mark.parametrize("name, value", REFUSED_FOR_A_ROLE.items())
 def test_rule_for_a_variable(name, value):
-    outer, _dot, inner = name.partition(".")
-    errors = refused({outer: {inner: value} if inner else value}, rollback=True)
-    shown = f"{name}[0]" if ROLE_OPTIONS[outer].type == "list" else name
+    outer, value, shown = written(ROLE_OPTIONS, name, value)
+    if "." not in name:
+        value, shown = REFUSED_FOR_A_ROLE[name], f"{name}[0]" if ROLE_OPTIONS[name].type == "list" else name
+    errors = refused({outer: value}, rollback=True)
     assert any(f"`{shown}` must be {rules.ROLE_RULES[name].expected}" in error for error in errors)
 
 

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import datetime
+import json
+import logging
 import os
 import re
 import shlex
@@ -102,6 +105,7 @@ def test_every_template_is_rendered_here(files):
     stats = {"load_balancer_stats_password": "12345678", "load_balancer_address": "10.0.0.2"}
     alone = Inventory("lb1", ["lb1"], str, in_group=lambda group: False)
     files += make_plan(stats, {"admin_socket": "/s"}, "lb1", inventory=alone)["balancer"]["files"]
+    files += ROLE_VARIABLES["__flask_app_metrics_files"]
     known = {each["template"] for each in files if "template" in each}
     for kind in ("gunicorn", "granian"):
         everything = {"server": {"kind": kind}, "processes": {"worker": "rq"}}
@@ -467,6 +471,16 @@ def test_systemd_finds_nothing_wrong(tmp_path, kind):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_metrics(tmp_path):
+    made = renderer(plan=plan_of(), flask_app_root="/srv/apps", flask_app_metrics_file="/var/lib/x/apps.prom")
+    for each in ROLE_VARIABLES["__flask_app_metrics_files"][:2]:
+        name = each["template"].removeprefix("metrics.").removesuffix(".j2")
+        (tmp_path / f"flaskfleet-metrics.{name}").write_text(made.render(each["template"], {}))
+    service = directives((tmp_path / "flaskfleet-metrics.service").read_text())["Service"]
+    assert service["ExecStart"] == [f"{release_host.PROGRAM} --root /srv/apps metrics /var/lib/x/apps.prom"]
+    assert directives((tmp_path / "flaskfleet-metrics.timer").read_text())["Install"] == {"WantedBy": ["timers.target"]}
+
+
 @pytest.mark.parametrize("root", ["/opt/flask_apps", "/srv/apps"])
 def test_the_hosts_own_command_knows_where_the_apps_are(root):
     source = (ROLES.parent / "plugins" / "module_utils" / "release_host.py").read_text()
@@ -512,6 +526,13 @@ def test_directories(files):
 # --- gunicorn --------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def _gunicorn_s_logger(monkeypatch):
+    """What its settings import; scenario default has the real one."""
+    monkeypatch.setitem(sys.modules, "gunicorn", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "gunicorn.glogging", SimpleNamespace(Logger=type("Logger", (), {})))
+
+
 def gunicorn(changes=()):
     """The settings as gunicorn gets them from its file in a release."""
     release = "/opt/flask_apps/hello/releases/one"
@@ -520,6 +541,42 @@ def gunicorn(changes=()):
     exec(compile(text, "gunicorn.conf.py", "exec"), settings)
     assert settings["chdir"].startswith(f"{release}/build/")
     return settings
+
+
+def test_gunicorn_writes_json():
+    """Lines that nobody can forge whatever a request says."""
+    settings = gunicorn({"server": {"log_format": "json"}})
+    assert settings["errorlog"] == settings["accesslog"] == "-"
+    formatter, request_time = settings["JSONFormatter"](), datetime.timedelta(seconds=0.0125)
+    environ = {"HTTP_X_REQUEST_ID": "5f3a", "RAW_URI": '/a"\n\\{"level":"critical"}', "REQUEST_METHOD": "GET"}
+    environ.update(HTTP_X_FORWARDED_FOR="192.0.2.1", HTTP_HOST="hello.test")
+    records = []
+    logger = settings["logger_class"].__new__(settings["logger_class"])
+    logger.access_log = SimpleNamespace(info=lambda text, extra: records.append(log_record(text, extra=extra)))
+    logger.access(SimpleNamespace(status="404 Not Found", sent=7), None, environ, request_time)
+    line = formatter.format(records[0])
+    assert "\n" not in line
+    told = json.loads(line)
+    assert re.fullmatch(r"2\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told.pop("time"))
+    expected = {"request_id": "5f3a", "client": "192.0.2.1", "host": "hello.test", "method": "GET", "status": 404}
+    expected.update(uri=environ["RAW_URI"], bytes=7, request_time=0.0125, level="info", pid=os.getpid())
+    assert told == expected
+
+
+def test_messages_of_gunicorn_as_json():
+    formatter = gunicorn({"server": {"log_format": "json"}})["JSONFormatter"]()
+    try:
+        raise ValueError("bad\nthing")
+    except ValueError:
+        line = formatter.format(log_record("Exception in %s", "worker", exc_info=sys.exc_info()))
+    told = json.loads(line)
+    assert "\n" not in line and told["message"] == "Exception in worker" and told["level"] == "error"
+    assert told["traceback"].endswith("ValueError: bad\nthing\n")
+
+
+def log_record(text, *arguments, exc_info=None, extra=None):
+    level = logging.ERROR if exc_info else logging.INFO
+    return logging.getLogger("gunicorn").makeRecord("gunicorn", level, "", 0, text, arguments, exc_info, extra=extra)
 
 
 def test_gunicorn():

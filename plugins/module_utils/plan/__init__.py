@@ -6,7 +6,14 @@
 from __future__ import annotations
 
 from .derive import Inventory, host_label, make_plan
-from .reading import PlanError, balancer_variables, collect_certificates, collect_secrets, role_variables
+from .reading import (
+    PlanError,
+    balancer_variables,
+    collect_certificates,
+    collect_notifications,
+    collect_secrets,
+    role_variables,
+)
 from .variables import misspelt_variables, plain_variables
 
 __all__ = [
@@ -14,6 +21,7 @@ __all__ = [
     "PlanError",
     "balancer_variables",
     "collect_certificates",
+    "collect_notifications",
     "collect_secrets",
     "host_label",
     "make_plan",

@@ -90,6 +90,7 @@ def read(variables: dict[str, Any], rollback: bool = False, inventory: Any = Non
     _check_rollback(judge, settings, apps, rollback)
     _check_accounts(judge, settings, apps)
     _check_hooks(judge, settings)
+    _check_notifications(judge, variables.get("flask_app_notify"))
     _check_leader(judge, settings["flask_app_release_leader"], hosts)
     _check_databases(judge, apps, inventory)
     _check_backing_services(judge, settings, apps)
@@ -114,6 +115,20 @@ def collect_secrets(variables: dict[str, Any]) -> dict[str, dict[str, Any]]:
         for app in declared.apps
         if app["name"] in declared.only
     }
+
+
+def collect_notifications(variables: dict[str, Any]) -> list[dict[str, Any]]:
+    """Collect who is told what became of a run: `flask_app_notify`, with all its keys and secrets. Raises PlanError.
+
+    Nothing else is judged: that something else is wrong may be just what there is to tell.
+    """
+    judge = Judge()
+    option = role_options("flask_app")["flask_app_notify"]
+    entries = judge.value("", option.key, option, variables.get(option.key, option.default))
+    _check_notifications(judge, variables.get(option.key))
+    if judge.errors:
+        raise PlanError(judge.errors)
+    return entries
 
 
 def _access(app):
@@ -326,7 +341,7 @@ class _Layers:
             own = layer.get("server", {})
             stated = {**({} if own.get("kind") == "granian" else stated), **own}
         options = self._options["server"].options
-        for key in ("worker_class", "timeout", "max_requests", "preload"):
+        for key in ("worker_class", "timeout", "max_requests", "preload", "log_format"):
             if stated.get(key, options[key].default) != options[key].default:
                 problem = "is a setting of gunicorn; granian has none like it, leave it out"
                 self._judge.refuse(place, f"server.{key}", problem)
@@ -484,6 +499,23 @@ def _check_rollback(judge, settings, apps, rollback):
             judge.refuse(name, app, "is not among the apps that `flask_app_only` restricts the run to")
         elif states[app] == "absent":
             judge.refuse(name, app, "is absent in the list, so it has no release to go back to")
+
+
+# Which key each kind of word can't do without
+_NEEDED_FOR_WORD = {"webhook": "url", "mail": "to", "tasks": "file"}
+
+
+def _check_notifications(judge, entries):
+    """entries: as they were given"""
+    options = role_options("flask_app")["flask_app_notify"].options
+    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+        needed = _NEEDED_FOR_WORD.get(entry.get("kind")) if isinstance(entry, dict) else None
+        if needed and not entry.get(needed):
+            judge.refuse("", f"flask_app_notify[{index}].{needed}", "is missing", options[needed].example)
+        elif needed == "file" and isinstance(entry["file"], str) and not Path(entry["file"]).is_file():
+            judge.refuse(
+                "", f"flask_app_notify[{index}].file", "must be the path of a file of tasks, relative to the playbook's"
+            )
 
 
 def _check_hooks(judge, settings):

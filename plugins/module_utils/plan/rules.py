@@ -470,6 +470,8 @@ APP_RULES = {
     "after_switch": _COMMAND._replace(example="flask announce"),
 }
 
+_MAIL = Rule("a mail address", "admin@example.org", _matches(r"[!-?A-~]+@[A-Za-z0-9.-]+"))
+
 ROLE_RULES = {
     "flask_apps": Rule(
         "a list of dictionaries",
@@ -485,6 +487,23 @@ ROLE_RULES = {
         _is_rollback,
     ),
     "flask_app_hooks": Rule("a dictionary", "{after_activation: announce.yml}"),
+    "flask_app_notify": Rule("a dictionary", "{kind: mail, to: [admin@example.org]}"),
+    "flask_app_notify.url": Rule(
+        "an http or https URL",
+        "https://hooks.example.org/deployments",
+        _matches(rf"https?://(?:[!-.0-~]*@)?{_HOST}(?:[/?][!-~]*)?"),
+    ),
+    "flask_app_notify.token": Rule("printable text without spaces", '"{{vault_token}}"', _matches("[!-~]+")),
+    "flask_app_notify.to": _MAIL,
+    "flask_app_notify.from": _MAIL,
+    "flask_app_notify.file": Rule("the path of a file of tasks", "announce.yml"),
+    "flask_app_notify.timeout": _number(1, 60, "5"),
+    "flask_app_metrics_file": Rule(
+        "an absolute path that ends in .prom",
+        "/var/lib/prometheus/node-exporter/flask_apps.prom",
+        lambda value: bool(_ABSOLUTE.fullmatch(value)) and value.endswith(".prom"),
+        shown=True,
+    ),
     "flask_app_activation_jobs": _number(1, 256, "4"),
     "flask_app_memory_reserve": _number(0, 10**6, "64"),
     "flask_app_root": _DIRECTORY._replace(example="/opt/flask_apps"),
@@ -506,7 +525,7 @@ ROLE_RULES = {
     ),
     "flask_app_release_leader": Rule("the inventory's name of a host", "web1", shown=True),
     "nginx_sites": Rule("a list of dictionaries", "{name: docs, domain: docs.example.org, root: /srv/docs}"),
-    "nginx_site_acme_email": Rule("a mail address", "admin@example.org", _matches(r"[!-?A-~]+@[A-Za-z0-9.-]+")),
+    "nginx_site_acme_email": _MAIL,
     "nginx_site_acme_directory": Rule(
         "an https URL without credentials",
         "https://acme-staging-v02.api.letsencrypt.org/directory",

@@ -47,6 +47,10 @@ def plain_variables(templar: Any, loader: Any, task_vars: dict[str, Any]) -> dic
             variables[name] = [absolute(path) for path in variables[name]]
     if isinstance(variables.get("flask_app_hooks"), dict):
         variables["flask_app_hooks"] = {key: absolute(path) for key, path in variables["flask_app_hooks"].items()}
+    told = variables.get("flask_app_notify")
+    for entry in told if isinstance(told, list) else ():
+        if isinstance(entry, dict) and "file" in entry:
+            entry["file"] = absolute(entry["file"])
     for site in _site_layers(variables, "site"):
         site.update({key: absolute(site[key]) for key in _FILES if key in site})
     for app in _app_layers(variables):

@@ -35,15 +35,22 @@ def failed_of(machine, app, before):
     return machine.output(f"ls /opt/flask_apps/{app}/marks | grep -v {before}").strip().removesuffix(".json")
 
 
-def test_the_old_release_serves_on(machine):
+def test_the_old_release_serves_on(machine, listener):
     apps = [*BROKEN, "good"]
     before = live(machine, apps)
     overrides = {app: {"env": {"MOODY": app}, "health_timeout": 6} for app in BROKEN}
     overrides["good"] = {"version": "version2"}
+    notify = [{"kind": "webhook", "url": listener.url}, {"kind": "webhook", "url": "http://127.0.0.1:1/c4n4ry"}]
     with contextlib.ExitStack() as loads:
         reports = {app: loads.enter_context(machine.under_load(app, rate=40)) for app in apps}
-        result = machine.attempt(**MOODY, flask_app_only=apps, flask_app_overrides=overrides)
+        variables = {**MOODY, "flask_app_overrides": overrides, "flask_app_notify": notify}
+        result = machine.attempt(flask_app_only=apps, **variables)
     assert result.returncode != 0
+    [said] = listener.heard
+    assert said["events"] == ["failure"]
+    told = {each["app"]: each["result"] for each in said["apps"]}
+    assert told == {**dict.fromkeys(BROKEN, "failed"), "good": "released"}
+    assert "flask_app_notify[1] (webhook) was not told: Connection refused" in result.stdout + result.stderr
     assert "c4n4ry" not in result.stdout + result.stderr
     for app, report in reports.items():
         assert report["failed"] == 0, (app, report)
@@ -65,13 +72,20 @@ def test_the_old_release_serves_on(machine):
     assert "hang: choose: there is no earlier good release to go back to" in back.stdout
 
 
-def test_traffic_goes_back_by_itself(machine):
+def test_traffic_goes_back_by_itself(machine, listener):
     before = live(machine, FAILING)
     overrides = {app: changes for name, mood in FAILING.items() for app, changes in moody(name, mood).items()}
     with machine.under_load("crash", rate=50) as crash, machine.under_load("sick", rate=50) as sick:
-        result = machine.attempt(**MOODY, flask_app_only=list(FAILING), flask_app_overrides=overrides)
-    assert result.returncode != 0
+        notify = [{"kind": "webhook", "url": listener.url}]
+        variables = {**MOODY, "flask_app_overrides": overrides, "flask_app_notify": notify}
+        result = machine.attempt(flask_app_only=list(FAILING), **variables)
+    assert result.returncode != 0 and "c4n4ry" not in result.stdout + result.stderr
     assert live(machine, FAILING) == before
+    [said] = listener.heard
+    assert (said["event"], said["title"]) == ("return", "Traffic went back: crash, sick")
+    assert [(each["app"], each["host"], each["result"]) for each in said["apps"]] == [
+        (app, machine.name, "returned") for app in FAILING
+    ]
     for app, problem in {"crash": "exited and (?:was|is) started again", "sick": "GET /health answered 500"}.items():
         assert re.search(f"{app}: settle: .*{problem}.*; traffic went back to {before[app]}", result.stdout)
     # a release whose health path is sick still answers everything else
