@@ -88,6 +88,8 @@ def kind_of(place, content):
         return "plays", content
     if isinstance(content, list) and all(REQUIRED.keys() <= each.keys() for each in content):
         return "variables", {"flask_apps": content}
+    if isinstance(content, list) and all(any("." in key for key in each) for each in content):
+        return "plays", [{"hosts": "all", "tasks": content}]
     assert isinstance(content, dict), place
     if content.keys() <= VARIABLES:
         if "flask_app_overrides" in content:
@@ -98,6 +100,8 @@ def kind_of(place, content):
         return "variables", {"flask_apps": [{**REQUIRED, **content}]}
     if all(isinstance(group, dict) and group.keys() & {"hosts", "children"} for group in content.values()):
         return "inventory", content
+    if "plugin" in content:
+        return "inventory plugin", content
     sections = yaml.safe_load((PROJECT / "changelogs" / "config.yaml").read_text(encoding="utf-8"))["sections"]
     assert content.keys() <= {section for section, _title in sections}, f"{place}: what is this?"
     return "fragment", content

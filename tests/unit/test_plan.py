@@ -51,6 +51,7 @@ def test_three_keys_are_enough():
         "workers": "auto",
         "threads": 4,
         "worker_class": "gthread",
+        "log_format": "text",
         "timeout": 30,
         "max_requests": 0,
         "preload": False,

@@ -151,7 +151,8 @@ ROLE_OPTIONS = {
     **schema.role_options("nginx_site"),
     **schema.role_options("flask_app"),
 }
-ROLE_OPTIONS.update((option.key, option) for option in inner_options(ROLE_OPTIONS["flask_app_notify"].options))
+for of_dictionaries in ("flask_app_notify", *(name for name in ROLE_OPTIONS if name.startswith("load_balancer_"))):
+    ROLE_OPTIONS.update((option.key, option) for option in inner_options(ROLE_OPTIONS[of_dictionaries].options))
 APP_OPTIONS = {option.key: option for option in inner_options(ROLE_OPTIONS["flask_apps"].options)}
 SITE_OPTIONS = {option.key: option for option in inner_options(ROLE_OPTIONS["nginx_sites"].options)}
 DOCS = {"name": "docs", "domain": "docs.test"}
