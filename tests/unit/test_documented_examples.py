@@ -140,6 +140,8 @@ def planned(tmp_path_factory):
     key, certificate = key_and_certificate()
     vault = {
         "vault_shop_key": key,
+        "vault_chat_hook": "https://chat.example.org/hooks/1",
+        "vault_hook_secret": "0123456789",
         "vault_shop_deploy_key": pem_of(ed25519.Ed25519PrivateKey.generate(), serialization.PrivateFormat.OpenSSH),
     }
     (folder / "files").mkdir()
@@ -285,6 +287,7 @@ def command_lines():
 def ansible_options(program, words):
     """What a program of Ansible makes of its command line; it exits when that is wrong."""
     module, name = {
+        "ansible": ("adhoc", "AdHocCLI"),
         "ansible-playbook": ("playbook", "PlaybookCLI"),
         "ansible-galaxy": ("galaxy", "GalaxyCLI"),
         "ansible-vault": ("vault", "VaultCLI"),
@@ -350,7 +353,7 @@ def test_commands_that_pages_show_are_right(line):
         program = program.rpartition("/")[2] if program not in (".",) else program
         for path in OURS.findall(alternative):
             assert path in OUR_FOLDERS, path
-        if program.startswith("ansible-") and program not in OTHER_PROGRAMS:
+        if program.startswith("ansible") and program not in OTHER_PROGRAMS:
             check = {"ansible-playbook": check_ansible_playbook, "ansible-galaxy": check_ansible_galaxy}.get(program)
             check(rest) if check else ansible_options(program, rest)
         elif program == "make":
