@@ -1,6 +1,6 @@
 # The commands of this checkout; each recipe is one script. "make" alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup hosts demo demo-down docs test lint unit sanity oldest molecule torture bench bench-deployments release raise-pins
+.PHONY: help setup hosts demo demo-down picture docs test lint unit sanity oldest molecule torture bench bench-deployments release raise-pins
 
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1 | \2/p' $(MAKEFILE_LIST) | awk -F ' [|] ' '{ printf "make %-18s %s\n", $$1, $$2 }'
@@ -16,6 +16,9 @@ demo: hosts ## deploy hello and hello2 on both test hosts; DEMO_REPOSITORY=… d
 
 demo-down: setup ## remove the demo
 	@scripts/demo down
+
+picture: setup ## draw README's picture from a run of the demo, which has to be there
+	@scripts/picture
 
 docs: setup ## the documentation as a site, in .cache/docs/html
 	@scripts/docs

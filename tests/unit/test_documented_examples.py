@@ -88,9 +88,8 @@ def kind_of(place, content):
         return "plays", content
     if isinstance(content, list) and all(REQUIRED.keys() <= each.keys() for each in content):
         return "variables", {"flask_apps": content}
-    if isinstance(content, list) and all(any("." in key for key in each) for each in content):
-        return "plays", [{"hosts": "all", "tasks": content}]
-    assert isinstance(content, dict), place
+    if isinstance(content, list):  # tasks, such as those of a hook
+        return "plays", [{"hosts": "all", "gather_facts": False, "tasks": content}]
     if content.keys() <= VARIABLES:
         if "flask_app_overrides" in content:
             named = [{**REQUIRED, "name": name} for name in content["flask_app_overrides"]]
@@ -98,10 +97,9 @@ def kind_of(place, content):
         return "variables", content
     if content.keys() <= APP_KEYS:
         return "variables", {"flask_apps": [{**REQUIRED, **content}]}
-    if all(isinstance(group, dict) and group.keys() & {"hosts", "children"} for group in content.values()):
+    groups = (isinstance(group, dict) and group.keys() & {"hosts", "children"} for group in content.values())
+    if "plugin" in content or all(groups):
         return "inventory", content
-    if "plugin" in content:
-        return "inventory plugin", content
     sections = yaml.safe_load((PROJECT / "changelogs" / "config.yaml").read_text(encoding="utf-8"))["sections"]
     assert content.keys() <= {section for section, _title in sections}, f"{place}: what is this?"
     return "fragment", content
@@ -140,10 +138,17 @@ def planned(tmp_path_factory):
     key, certificate = key_and_certificate()
     vault = {
         "vault_shop_key": key,
-        "vault_chat_hook": "https://chat.example.org/hooks/1",
-        "vault_hook_secret": "0123456789",
         "vault_shop_deploy_key": pem_of(ed25519.Ed25519PrivateKey.generate(), serialization.PrivateFormat.OpenSSH),
     }
+    for _place, text in all_blocks("yaml"):
+        vault |= {
+            name: "https://hooks.example.org/long-enough"
+            for name in re.findall(r"\bvault_\w+", text)
+            if name not in vault
+        }
+    for path in re.findall(r"\bfile: ([\w/]+\.yml)", str(all_blocks("yaml"))):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text("---\n[]\n")
     (folder / "files").mkdir()
     (folder / "files" / "shop.pem").write_text(certificate)
     (folder / "files" / "known_hosts").write_text(KNOWN_HOSTS)
@@ -262,6 +267,7 @@ OTHER_PROGRAMS = set(
     "systemctl journalctl curl tail cat ls readlink rsync chown rm userdel nginx certbot python3 podman molecule git cd"
     " python pre-commit du echo . sudo ssh scp openssl dig ss df mkdir cp grep".split()
 )
+PROGRAMS = "|".join(["ansible[a-z-]*", "make", "flask-app", "pip", *map(re.escape, sorted(OTHER_PROGRAMS))])
 # What an app `NAME` with the process `worker` and the schedules `cleanup` and `dump` is made of, on a machine.
 UNITS = (
     "flask-{app}.target flask-{app}.live.service flask-{app}@1f3a9c02-5d0e1b77.service"
@@ -277,21 +283,24 @@ OUR_FOLDERS = (
 
 
 def command_lines():
-    """(place, line) of all command lines, in blocks without a language; continued lines are one."""
+    """All lines of blocks of commands, which have no language and a program that is known; continued lines are one."""
     for place, text in all_blocks(""):
-        for line in text.replace("\\\n", " ").splitlines():
-            if line.strip() and not line.lstrip().startswith("#"):
+        lines = [line for line in text.replace("\\\n", " ").splitlines() if line.strip()]
+        if not any(re.match(rf" *(?:{PROGRAMS}) ", line) for line in lines):
+            continue  # a picture, or what a program has written
+        for line in lines:
+            if not line.lstrip().startswith("#"):
                 yield pytest.param(line.strip(), id=f"{place}: {line.strip()[:60]}")
 
 
 def ansible_options(program, words):
     """What a program of Ansible makes of its command line; it exits when that is wrong."""
     module, name = {
-        "ansible": ("adhoc", "AdHocCLI"),
         "ansible-playbook": ("playbook", "PlaybookCLI"),
         "ansible-galaxy": ("galaxy", "GalaxyCLI"),
         "ansible-vault": ("vault", "VaultCLI"),
         "ansible-doc": ("doc", "DocCLI"),
+        "ansible": ("adhoc", "AdHocCLI"),
         "ansible-inventory": ("inventory", "InventoryCLI"),
     }[program]
     cli = getattr(__import__(f"ansible.cli.{module}", fromlist=[name]), name)([program, *words])
@@ -353,7 +362,7 @@ def test_commands_that_pages_show_are_right(line):
         program = program.rpartition("/")[2] if program not in (".",) else program
         for path in OURS.findall(alternative):
             assert path in OUR_FOLDERS, path
-        if program.startswith("ansible") and program not in OTHER_PROGRAMS:
+        if program.startswith("ansible"):
             check = {"ansible-playbook": check_ansible_playbook, "ansible-galaxy": check_ansible_galaxy}.get(program)
             check(rest) if check else ansible_options(program, rest)
         elif program == "make":
@@ -386,8 +395,16 @@ def test_playbooks_that_pages_name_are_run_on_test_hosts():
         for path in (PROJECT / folder).rglob("*")
         if path.suffix in (".py", ".yml")
     )
-    for name in named - NOT_RUN:
-        short = name.rpartition(".")[2]
-        assert re.search(rf'{re.escape(name)}|playbooks/{short}\.yml|playbook="{short}"', scenarios), name
+    run = {
+        name
+        for name in PLAYBOOKS
+        if re.search(rf'{re.escape(name)}\b|(?:playbook=|\()"{name.rpartition(".")[2]}"', scenarios)
+    }
+    imported = {
+        f"flaskfleet.deploy.{name}"
+        for playbook in run
+        for name in re.findall(r"import_playbook: (\w+)\.yml", PLAYBOOKS[playbook].read_text(encoding="utf-8"))
+    }
+    assert named - NOT_RUN <= run | imported
     demo = (PROJECT / "scripts" / "demo").read_text(encoding="utf-8")
     assert "flaskfleet.deploy.site" in demo and "flaskfleet.deploy.status" in demo

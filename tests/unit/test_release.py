@@ -17,10 +17,15 @@ import yaml
 
 PROJECT = Path(__file__).resolve().parents[2]
 VERSION = "99.0.0"
+# nobody's own settings of git: no signatures, no hooks
+SETTINGS = {"commit.gpgsign": "false", "tag.gpgsign": "false", "core.hooksPath": os.devnull}
 IDENTITY = {f"GIT_{who}_{what}": "x@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 # what Ansible is told by whoever runs the tests, which people who use the artefact are not
 OWN = ("ANSIBLE_CONFIG", "ANSIBLE_COLLECTIONS_PATH", "ANSIBLE_COLLECTIONS_PATHS")
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in OWN} | IDENTITY
+ENVIRONMENT["GIT_CONFIG_COUNT"] = str(len(SETTINGS))
+for number, (key, value) in enumerate(SETTINGS.items()):
+    ENVIRONMENT.update({f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value})
 ENVIRONMENT["PATH"] = f"{Path(sys.executable).parent}:{ENVIRONMENT['PATH']}"
 
 pytestmark = pytest.mark.skipif(
