@@ -20,11 +20,6 @@ SERVICE = "flaskfleet-pull.service"
 PROCESSES = f"/sys/fs/cgroup/**/{SERVICE}/cgroup.procs"
 
 
-def shown(name):
-    command = ["systemctl", "show", "--property", name, "--value", SERVICE]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
 def memory(pids):
     total = 0
     for pid in pids:
@@ -44,12 +39,11 @@ def pull():
         time.sleep(0.05)
     with open("/var/lib/flaskfleet/pull/result.json", encoding="utf-8") as stream:
         result = json.load(stream)
-    used = shown("CPUUsageNSec")
     return {
         "state": result["state"],
         "changed": result["changed"],
         "seconds": round(time.monotonic() - started, 1),
-        "cpu_seconds": round(int(used) / 1e9, 1) if used.isdigit() else None,
+        "cpu_seconds": result["cpu_seconds"],
         "memory_mib": round(most),
     }
 

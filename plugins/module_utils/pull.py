@@ -28,6 +28,7 @@ import hashlib
 import json
 import os
 import re
+import resource
 import shlex
 import shutil
 import subprocess
@@ -89,6 +90,25 @@ class State:
                 return json.load(stream)
         except (OSError, ValueError):
             return None
+
+    @contextlib.contextmanager
+    def alone(self):
+        """No other run of the agent meanwhile.
+
+        :raises BlockingIOError: there is one
+        """
+        os.makedirs(self.root, mode=0o700, exist_ok=True)
+        with open(os.path.join(self.root, "lock"), "a", encoding="utf-8") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+
+    def told(self):
+        """As ``result``; a run that is said to be at it and is not, since the host went down, has failed."""
+        result = self.result()
+        if result and result["state"] == "running":
+            with contextlib.suppress(BlockingIOError), self.alone():
+                result.update(state="failed", reason="it did not come to its end")
+        return result
 
     def write_result(self, result):
         write_atomically(os.path.join(self.root, "result.json"), json.dumps(result, indent=2) + "\n")
@@ -327,6 +347,7 @@ class Agent:
             "state": "running",
             "started": time.time(),
             "seconds": None,
+            "cpu_seconds": None,
             "commit": self.state.in_force(),
             "subject": before.get("subject", ""),
             "since": before.get("since"),
@@ -352,6 +373,8 @@ class Agent:
         except Exception as error:  # the result must say it, whatever it is
             self.result.update(state="failed", reason=f"unexpected {type(error).__name__}: {error}")
         self.result["seconds"] = round(time.monotonic() - started, 1)
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        self.result["cpu_seconds"] = round(sum(each.ru_utime + each.ru_stime for each in used), 1)
         self.state.write_result(self.result)
         print(result_line(self.result), *self.result["output"], sep="\n", flush=True)
         return self.result["state"] == "ok" and not self.result["held"]
@@ -485,18 +508,6 @@ def result_line(result):
     return f"{text}; {held_line(result['held'])}" if result["held"] and result["commit"] else text
 
 
-@contextlib.contextmanager
-def alone(state):
-    """No other run of the agent meanwhile."""
-    os.makedirs(state.root, mode=0o700, exist_ok=True)
-    with open(os.path.join(state.root, "lock"), "a", encoding="utf-8") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            sys.exit("another run of the agent is at it")
-        yield
-
-
 def main(arguments):
     os.umask(0o022)
     state = State()
@@ -512,8 +523,12 @@ def main(arguments):
         except Failed as error:
             sys.exit("\n".join([str(error), *error.output]))
     elif arguments == ["run"]:
-        with alone(state):
-            sys.exit(0 if Agent(configuration, state, os.environ.get("CREDENTIALS_DIRECTORY", "")).run() else 1)
+        try:
+            with state.alone():
+                well = Agent(configuration, state, os.environ.get("CREDENTIALS_DIRECTORY", "")).run()
+        except BlockingIOError:
+            sys.exit("another run of the agent is at it")
+        sys.exit(0 if well else 1)
     else:
         sys.exit("usage: flaskfleet-pull run | environment   (systemctl start flaskfleet-pull.service runs it)")
 

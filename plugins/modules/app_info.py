@@ -61,6 +61,9 @@ pull:
     seconds:
       description: How long it took; null while it runs.
       type: float
+    cpu_seconds:
+      description: Processor seconds that its processes used; null while it runs, or when it was ended.
+      type: float
     commit:
       description: The commit in force; null when there is none.
       type: str
@@ -344,7 +347,7 @@ def describe_releases(app):
 
 
 def describe_pull(state):
-    result = state.result()
+    result = state.told()
     return {**result, "text": pull.result_line(result)} if result else None
 
 

@@ -264,3 +264,27 @@ def test_a_killed_environment_is_made_anew(tmp_path, monkeypatch):
         (tmp_path / "requirements.txt").write_text(text)
         environment.make()
     assert len(os.listdir(tmp_path / "all")) == 2
+
+
+def test_a_run_that_a_power_cut_has_ended_is_no_run(pull_once):
+    state = pull_once.state
+    assert state.told() is None
+    os.makedirs(state.root, exist_ok=True)
+    state.write_result({"state": "running", "reason": ""})
+    with state.alone():
+        assert state.told()["state"] == "running"
+        with pytest.raises(BlockingIOError), state.alone():
+            pass
+    assert state.told() == {"state": "failed", "reason": "it did not come to its end"}
+
+
+def test_ssh_trusts_the_stated_keys_and_no_others(tmp_path):
+    settings = {"repository": "git@git.test:fleet.git", "version": "main", "allowed_signers": "", "known_hosts": ""}
+    state = pull.State(str(tmp_path))
+    plain = pull.Repository(settings, state, str(tmp_path)).environment["GIT_SSH_COMMAND"]
+    assert "-i" not in plain.split() and "StrictHostKeyChecking" not in plain
+    (tmp_path / "repository_key").write_text("key")
+    settings["known_hosts"] = "/etc/known hosts"
+    stated = pull.Repository(settings, state, str(tmp_path)).environment["GIT_SSH_COMMAND"]
+    assert f"-i {tmp_path}/repository_key -o IdentitiesOnly=yes" in stated
+    assert "'UserKnownHostsFile=/etc/known hosts' -o StrictHostKeyChecking=yes" in stated

@@ -185,3 +185,17 @@ def test_the_agent_renews_itself(machine, agent, fleet, in_force):
     fleet.commit("One that has not", files={"site.yml": json.dumps(SITE)})
     well, result = agent.pull()
     assert well and result["changed"] == 0, agent.journal()
+
+
+def test_an_agent_goes(machine):
+    """The last: it takes the agent from the host. What it has deployed stays."""
+    command = "ls /usr/local/sbin/flaskfleet-pull /etc/systemd/system/flaskfleet-pull.timer /etc/credstore.encrypted"
+    there = machine.output(command)
+    machine.deploy("--check", playbook="pull_agent", pull_agent_state="absent")
+    assert machine.output(command) == there
+    machine.deploy(playbook="pull_agent", pull_agent_state="absent")
+    assert machine.host.run("systemctl list-timers --all | grep flaskfleet-pull").rc == 1
+    assert machine.host.run("ls /usr/local/sbin/flaskfleet-pull").rc != 0
+    assert machine.output("ls /etc/credstore.encrypted") == ""
+    assert "changed=0" in machine.deploy(playbook="pull_agent", pull_agent_state="absent")
+    assert machine.get("hello.test", "/health")[0] == 200
