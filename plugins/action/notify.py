@@ -7,7 +7,9 @@ from __future__ import annotations
 from ansible.plugins.action import ActionBase
 
 from ..module_utils.plan import PlanError, collect_notifications, plain_variables
-from ..plugin_utils.word import deliver_all, message
+from ..plugin_utils.word import deliver_all, message, reached
+
+_KNOWN = frozenset(("__nginx_site_plan", "__flask_app_plan"))  # what a host has as soon as it has begun
 
 
 class ActionModule(ActionBase):
@@ -30,10 +32,14 @@ class ActionModule(ActionBase):
             entries = collect_notifications(plain_variables(self._templar, self._loader, given))
         except PlanError:
             return {**result, "skipped": True, "skip_reason": "flask_app_notify is wrong, as the plan has told"}
-        hosts, batch = task_vars["ansible_play_hosts_all"], task_vars["ansible_play_batch"]
-        told = message(task_vars["hostvars"], hosts, batch, task_vars["ansible_play_hosts"], arguments["rollback"])
+        variables, hosts = task_vars["hostvars"], task_vars["ansible_play_hosts_all"]
+        active = [
+            host for host in hosts if host in task_vars["ansible_play_batch"] or _KNOWN.intersection(variables[host])
+        ]
+        turns = reached(hosts, self._task.get_play().serial, active)
+        told = message(variables, turns, arguments["rollback"])
         result["message"] = told
-        if told["event"] in ("nothing", "success") and hosts[-1] not in batch:
+        if told["event"] in ("nothing", "success") and turns != hosts:
             return {**result, "skipped": True, "skip_reason": "hosts are still to come"}
         wanted = [(number, entry) for number, entry in enumerate(entries) if set(entry["events"]) & set(told["events"])]
         result["tasks"] = [

@@ -48,6 +48,22 @@ _FILTERS = {
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
+def status_entries(variables, hosts):
+    """One entry for each app of each host, as app_info tells it, with the last pull of the host; a host that was not
+    reached has one without an app.
+
+    :param variables: {host: its variables}, with the registered result of app_info as ``__flask_app_info``
+    :param hosts: the hosts to tell of
+    """
+    entries = []
+    for host in hosts:
+        found = variables[host].get("__flask_app_info") or {}
+        problem = found.get("msg", "no answer")
+        apps = found.get("apps", [{"app": None, "healthy": False, "problem": problem}])
+        entries += [{"host": str(host), "pull": found.get("pull"), **app} for app in apps]
+    return entries
+
+
 def status_page(entries, title="Flask apps", now=None):
     """The page.
 

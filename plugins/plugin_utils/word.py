@@ -21,6 +21,7 @@ import time
 import urllib.error
 
 from ansible.module_utils.urls import open_url
+from ansible.utils.helpers import pct_to_int
 
 EVENTS = ("failure", "return", "certificate", "success")  # the first one that happened heads the message
 LINES = 30  # of a message for people
@@ -35,13 +36,11 @@ _HEADINGS = {
 }
 
 
-def message(variables, hosts, batch, present, rollback=False, now=None):
+def message(variables, hosts, rollback=False, now=None):
     """What there is to say of a run.
 
     :param variables: {host: its variables}, with what the roles' tasks have registered
-    :param hosts: names of the hosts of the play
-    :param batch: those that this part of it was for (``serial``)
-    :param present: those of them that can still be talked to
+    :param hosts: names of the hosts whose turn has come
     :returns: dict of plain data: event, events, title, text, rollback, at, hosts, apps, certificates
     """
     apps, troubled, certificates = [], [], []
@@ -52,12 +51,9 @@ def message(variables, hosts, batch, present, rollback=False, now=None):
             {"host": str(host), "reason": _line(error)}
             for error in (registered.get("__nginx_site_orders") or {}).get("errors", ())
         ]
-        if host in batch and not registered.get("__flask_app_word_done"):
-            reason = (
-                "could not be reached any more, or failed at its start" if host not in present else _reason(registered)
-            )
-            if reason:
-                troubled.append({"host": str(host), "reason": reason})
+        reason = "" if registered.get("__flask_app_word_done") else _reason(registered)
+        if reason:
+            troubled.append({"host": str(host), "reason": reason})
     failed = [each for each in apps if each["result"] == "failed"]
     returned = [each for each in apps if each["result"] == "returned"]
     released = [each for each in apps if each["result"] == "released"]
@@ -108,6 +104,8 @@ def _reason(registered):
     """Why a host did not come to the end of its tasks, when its apps do not tell; empty when they do."""
     if any((registered.get(name) or {}).get("errors") for name in ("__flask_app_builds", "__flask_app_releases")):
         return ""
+    if not any(registered.get(name) for name in ("__nginx_site_plan", "__flask_app_plan")):
+        return "could not be reached, or failed at its start"
     # in their order; only modules of this collection, whose messages have no secrets
     for part in ("nginx_site", "backing_service", "flask_app"):
         for name in ("plan", "packages", "nginx", "files", "orders", "units", "builds", "releases"):
@@ -128,6 +126,23 @@ def _line(text):
     """The first line of a text, not too long."""
     first = (str(text).strip().splitlines() or [""])[0]
     return first if len(first) <= LINE_LENGTH else f"{first[:LINE_LENGTH]}…"
+
+
+def reached(hosts, serial, active):
+    """The hosts whose turn has come: in play order, up to the end of the wave that an active one is in.
+
+    Ansible takes hosts that have failed out of every list of the current wave.
+
+    :param hosts: all hosts of the play
+    :param serial: of the play: numbers and percentages, empty for one wave
+    :param active: names of hosts that are known to have been at work
+    """
+    sizes = [pct_to_int(size, len(hosts)) for size in serial] or [len(hosts)]
+    end = 0
+    while end < len(hosts) and (end == 0 or set(active) & set(hosts[end:])):
+        size = sizes.pop(0) if len(sizes) > 1 else sizes[0]
+        end += size if size > 0 else len(hosts)
+    return hosts[:end]
 
 
 # --- shapes ----------------------------------------------------------------------------------------------------------

@@ -64,6 +64,21 @@ def test_an_app_without_a_release(app):
     assert app_info.describe(app) == expected
 
 
+def test_what_is_not_as_it_was_left(app, live, monkeypatch, tmp_path):
+    live(200)
+    path = Path(app.releases_directory, "one", "release.json")
+    path.write_text(json.dumps({**app.release("one"), "backup": {"directory": str(tmp_path)}}))
+    (tmp_path / "1.dump").write_text("x")
+    Path(app.drop_in("one"), "release.conf").write_text("other")
+    monkeypatch.setattr(app_info, "expiry", lambda name: 7)
+    found = app_info.describe(app, [{"what": "/etc/a is gone", "since": None}])
+    assert [each["what"] for each in found["drift"]] == [
+        "/etc/a is gone",
+        "systemd is told other settings than the release has",
+    ]
+    assert [each["backup"] for each in found["backups"]] == ["1.dump"] and found["certificate"] == 7
+
+
 def test_what_the_processes_use(app, live, systemd):
     live(200)
     systemd.units["flask-hello@one.service"] = {"MainPID": str(os.getpid()), "NRestarts": "2"}

@@ -36,9 +36,8 @@ def failure(app="shop", step="build", message="`flask translate` exited with sta
     return {"app": app, "step": step, "message": message, "output": [CANARY], "text": CANARY}
 
 
-def told(batch=None, present=None, rollback=False, **variables):
-    hosts = list(variables)
-    return word.message(variables, hosts, batch or hosts, present or hosts, rollback, now=0)
+def told(rollback=False, **variables):
+    return word.message(variables, list(variables), rollback, now=0)
 
 
 def test_nothing_happened():
@@ -87,9 +86,10 @@ def test_certificates():
 @pytest.mark.parametrize(
     "registered, reason",
     [
-        ({}, "a task failed, the run's output tells why"),
+        ({}, "could not be reached, or failed at its start"),
+        ({"__flask_app_plan": {"apps": []}}, "a task failed, the run's output tells why"),
         ({"__flask_app_plan": {"failed": True, "msg": "2 errors\n- a"}}, "2 errors"),
-        ({"__nginx_site_nginx": {"failed": True}}, "failed"),
+        ({"__nginx_site_plan": {"sites": []}, "__nginx_site_nginx": {"failed": True}}, "failed"),
         ({"__flask_app_plan": {"failed": True, "msg": "x" * 400}}, "x" * 300 + "…"),
     ],
 )
@@ -99,9 +99,21 @@ def test_a_host_that_did_not_come_to_its_end(registered, reason):
     assert (found["event"], found["title"]) == ("failure", "Deployment failed: web1")
 
 
-def test_a_host_that_is_gone_and_hosts_that_are_still_to_come():
-    found = told(batch=["web1", "web2"], present=["web2"], web1={}, web2=DONE, web3={})
-    assert found["hosts"] == [{"host": "web1", "reason": "could not be reached any more, or failed at its start"}]
+@pytest.mark.parametrize(
+    "serial, active, expected",
+    [
+        ([], ["a"], "abcde"),
+        ([], [], "abcde"),
+        ([2], ["a"], "ab"),
+        ([2], ["a", "b", "c"], "abcd"),
+        ([2], ["a", "e"], "abcde"),
+        ([1, "50%"], ["a"], "a"),
+        ([1, "50%"], ["a", "b"], "abc"),
+        ([0], ["a"], "abcde"),
+    ],
+)
+def test_whose_turn_has_come(serial, active, expected):
+    assert word.reached(list("abcde"), serial, active) == list(expected)
 
 
 def test_long_ones():
@@ -232,7 +244,7 @@ PLAY = [
 ]  # fmt: skip
 
 
-def play(folder, notify, *arguments):
+def play(folder, notify, *arguments, hosts="one,two,three,"):
     """Run a play of three hosts that fails, with what the playbooks end with; returns the CompletedProcess."""
     (folder / "mine.yml").write_text(
         json.dumps([{"ansible.builtin.copy": {"content": "{{ flask_app_message.title }}", "dest": f"{folder}/told"}}])
@@ -241,8 +253,8 @@ def play(folder, notify, *arguments):
     (folder / "play.yml").write_text(json.dumps(PLAY))
     (folder / "variables.yml").write_text(json.dumps({"flask_app_notify": notify}))
     environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS), "ANSIBLE_NOCOLOR": "1", "no_proxy": "*"}
-    command = [sys.executable, "-m", "ansible", "playbook", "-i", "one,two,three,", "-c", "local", "-e"]
-    command += ["@variables.yml", *arguments, "play.yml"]
+    command = [sys.executable, "-m", "ansible", "playbook", "-i", hosts, "-c", "local"]
+    command += ["-e", "@variables.yml", *arguments, "play.yml"]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -267,6 +279,24 @@ def test_one_word_for_all_hosts_and_no_secret_in_any_output(tmp_path, server):
     mine = [line for line in shown.splitlines() if CANARY in line and "text" not in line and "output" not in line]
     assert not [line for line in mine if f"/{CANARY}" in line or "Bearer" in line or "token" in line], mine
     assert "failed=1" in output and result.returncode == 2, "the play fails as it would have"
+
+
+def test_hosts_that_fail_without_a_word_on_apps(tmp_path, server):
+    """Ansible takes them out of its lists of hosts at once."""
+    wrong = [{"kind": "webhook", "url": f"{server.url}/200"}]
+    (tmp_path / "hosts.ini").write_text(
+        "[appservers]\none\ntwo ansible_connection=ssh ansible_port=1 ansible_host=127.0.0.1\n"
+    )
+    (tmp_path / "variables.yml").write_text(json.dumps({"flask_app_notify": wrong, "flask_apps": [{"name": "hello"}]}))
+    site = "flaskfleet.deploy.site"
+    command = [sys.executable, "-m", "ansible", "playbook", "-i", "hosts.ini", "-c", "local", "-e", "@variables.yml"]
+    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS), "no_proxy": "*", "ANSIBLE_BECOME": "0"}
+    subprocess.run([*command, "-e", "ansible_become=false", site], cwd=tmp_path, env=environment, check=False)
+    [(_path, _headers, body)] = server.received
+    assert json.loads(body)["hosts"] == [
+        {"host": "one", "reason": "2 errors in the variables of one:"},
+        {"host": "two", "reason": "could not be reached, or failed at its start"},
+    ]
 
 
 @pytest.mark.parametrize("required", [False, True])
