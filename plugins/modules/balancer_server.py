@@ -87,6 +87,7 @@ sessions:
   type: int
 """
 
+import contextlib
 import os
 
 from ansible.module_utils.basic import AnsibleModule
@@ -113,25 +114,24 @@ def main():
         module.exit_json(changed=False, done=[], left=[], kept=[], sessions=0)
     runtime = haproxy.Runtime(path)
     names = [haproxy.server_name(host) for host in options["hosts"]]
-    try:
+    # a run that only predicts leaves nothing behind, not even a lock
+    with contextlib.nullcontext() if module.check_mode else haproxy.locked():
         change = haproxy.Change(runtime, names, module.check_mode, options["timeout"])
-    except haproxy.BalancerError as error:
-        module.fail_json(msg=str(error))
-    try:
-        if options["state"] == "rollout":
-            change.take_out("drain")
-        elif options["state"] == "away":
-            change.take_out("away")
-        elif options["state"] in ("serving", "as_before"):
-            change.give_back(haproxy.asking(), ["drain"] if options["state"] == "as_before" else None)
-        else:
-            change.set(options["state"])
-        sessions = change.sessions()
-    except haproxy.BalancerError as error:
-        module.fail_json(msg=str(error), done=change.done)
-    finally:
-        if change.done and not module.check_mode:
-            haproxy.save(runtime, new="ready")
+        try:
+            if options["state"] == "rollout":
+                change.take_out("drain")
+            elif options["state"] == "away":
+                change.take_out("away")
+            elif options["state"] in ("serving", "as_before"):
+                change.give_back(haproxy.asking(), ["drain"] if options["state"] == "as_before" else None)
+            else:
+                change.set(options["state"])
+            sessions = change.sessions()
+        except haproxy.BalancerError as error:
+            module.fail_json(msg=str(error), done=change.done)
+        finally:
+            if change.done and not module.check_mode:
+                haproxy.save(runtime, new="ready")
     module.exit_json(
         changed=bool(change.done), done=change.done, left=sorted(change.left), kept=change.kept, sessions=sessions
     )
