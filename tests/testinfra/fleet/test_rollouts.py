@@ -85,3 +85,15 @@ def test_machines_that_were_done_keep_their_releases_or_go_back(fleet):
     output = fleet.run("deploy", flask_app_overrides={**wanted, "moody": {"version": "master"}})
     assert fleet.commits() == dict.fromkeys(WEB, new)
     assert fleet.states() == dict.fromkeys(WEB, "UP"), output
+
+
+def test_a_rollout_that_was_killed_is_made_up_for(fleet):
+    """The machine that it had taken out of the traffic gets it back by the next one."""
+    wanted = {"hello": {"version": "version2", "site": {"max_body_size": "4m"}}}
+    with fleet.killed("deploy", flask_app_overrides=wanted):
+        fleet.wait_for({"web1": "DRAIN"}, seconds=120)
+    assert fleet.states() == {"web1": "DRAIN", "web2": "UP", "web3": "UP"}
+    fleet.run("deploy", flask_app_overrides=wanted)
+    assert fleet.states() == dict.fromkeys(WEB, "UP")
+    for name in WEB:
+        assert "client_max_body_size 4m" in fleet.on(name, "cat /etc/nginx/*/hello.test.conf")
