@@ -24,7 +24,8 @@ options:
   state:
     description:
       - V(drain) gives hosts no new requests and waits until those that they have are answered. They are still checked.
-      - V(maint) does the same at once, without checks and without waiting.
+        Sticky browsers (C(load_balancer_sticky)) keep to them, though.
+      - V(maint) does the same at once, for sticky browsers as well, without checks and without waiting.
       - V(ready) gives them requests as soon as they are healthy.
       - The others are for rollouts. What somebody else has taken out of the traffic they leave alone.
       - V(rollout) drains, except in a backend that has no other healthy host.
@@ -116,7 +117,7 @@ def main():
     names = [haproxy.server_name(host) for host in options["hosts"]]
     # a run that only predicts leaves nothing behind, not even a lock
     with contextlib.nullcontext() if module.check_mode else haproxy.locked():
-        change = haproxy.Change(runtime, names, module.check_mode, options["timeout"])
+        change = haproxy.Change(runtime, names, module.check_mode, options["timeout"], sticky=haproxy.is_sticky())
         try:
             if options["state"] == "rollout":
                 change.take_out("drain")

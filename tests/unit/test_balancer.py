@@ -425,6 +425,22 @@ def test_a_rollout_leaves_alone_what_somebody_else_took(change, state):
         assert made.done == [] and made.left == {"web1"} and runtime.states()["a.test/web1"] == state
 
 
+def test_sticky_browsers_are_taken_elsewhere(change, tmp_path):
+    runtime = Runtime("a.test/web1", "a.test/web2", "b.test/web1")
+    runtime.all["a.test", "web1"][1] = 5
+    made = change(runtime, "web1")
+    made.sticky = True
+    made.take_out("drain")
+    assert runtime.states() == {"a.test/web1": "maint", "a.test/web2": "ready", "b.test/web1": "ready"}
+    assert made.kept == ["b.test/web1"] and made.sessions() == 0
+    change(runtime, "web1").give_back(healthy, ["drain"])
+    assert runtime.states()["a.test/web1"] == "ready"
+    for sticky in (True, False):
+        path = tmp_path / "haproxy.cfg"
+        path.write_text(configuration(fleet("web1"), load_balancer_sticky=sticky))
+        assert haproxy.is_sticky(str(path)) is sticky
+
+
 def test_who_drains_a_host_that_a_rollout_drained_has_the_last_word(change):
     runtime = Runtime("a.test/web1", "a.test/web2")
     change(runtime, "web1").take_out("drain")
@@ -614,3 +630,13 @@ def test_a_server_is_asked_through_the_balancer(tmp_path, name, problem):
     assert (
         haproxy.asking(str(path))(haproxy.Server("gone.test", "web1", "ready", True)) == "is not in the configuration"
     )
+
+
+def arguments_of_file_set(tasks):
+    tasks = yaml.safe_load((ROLES / "nginx_site" / "tasks" / f"{tasks}.yml").read_text())
+    [arguments] = [task["flaskfleet.deploy.file_set"] for task in tasks if "flaskfleet.deploy.file_set" in task]
+    return {name: value for name, value in arguments.items() if name != "test_command"}
+
+
+def test_what_is_predicted_of_sites_is_what_is_written():
+    assert arguments_of_file_set("predict") == arguments_of_file_set("write")
