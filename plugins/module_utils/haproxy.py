@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import fcntl
 import http.client
 import json
 import os
@@ -265,6 +266,15 @@ def replace(path, text):
         raise
 
 
+@contextlib.contextmanager
+def locked(path=MARKS):
+    """Hold off others that set states, whose marks would get lost."""
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    with open(os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600), "rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
 def read_marks(path=MARKS):
     """{name of a server: why the rollout has taken it out of the traffic}."""
     try:
@@ -290,10 +300,19 @@ class Change:
     :param names: names of the servers, see `server_name`
     :param check_mode: whether to predict alone
     :param timeout: seconds to wait for the end of sessions, or for good checks
+    :param sticky: whether browsers keep to a host
     """
 
     def __init__(
-        self, runtime, names, check_mode=False, timeout=60, marks=MARKS, clock=time.monotonic, pause=time.sleep
+        self,
+        runtime,
+        names,
+        check_mode=False,
+        timeout=60,
+        marks=MARKS,
+        clock=time.monotonic,
+        pause=time.sleep,
+        sticky=False,
     ):
         self.runtime = runtime
         self.names = list(names)
@@ -303,6 +322,7 @@ class Change:
         self.marks = read_marks(marks)
         self.clock = clock
         self.pause = pause
+        self.sticky = sticky
         self.done = []
         self.left = set()
         self.kept = []
@@ -318,26 +338,27 @@ class Change:
             self._wait_for_sessions()
 
     def take_out(self, reason):
-        """Take hosts out of the traffic for a rollout: drain them, or have them in maintenance when they are away.
+        """Take hosts out of the traffic for a rollout. reason: "drain" waits for the end of their requests, "away".
 
         What somebody else has taken out stays as it is. A backend keeps its last server.
         """
         servers = self.runtime.servers()
         own = self.own(servers)
         self._leave(own)
-        state = "drain" if reason == "drain" else "maint"
+        # A browser that keeps to a host goes on to get it while that drains. Maintenance lets answers end as well.
+        state = "maint" if reason == "away" or self.sticky else "drain"
         wanted = []
         for each in own:
             others = [one for one in servers if one.backend == each.backend and one.name not in self.names]
             if each.name in self.left or (each.name in self.marks and each.admin != "ready"):
                 continue
-            if state == "drain" and not any(one.up and one.admin == "ready" for one in others):
+            if reason == "drain" and not any(one.up and one.admin == "ready" for one in others):
                 self.kept.append(f"{each.backend}/{each.name}")
                 continue
             wanted.append(each)
         self._set(wanted, state)
         self._mark({each.name: self.marks.get(each.name, reason) for each in wanted})
-        if state == "drain":
+        if reason == "drain":
             self._wait_for_sessions({each.backend for each in wanted})
 
     def give_back(self, request, reasons=None):
@@ -410,6 +431,13 @@ class Change:
             if self.clock() > deadline:
                 raise BalancerError("\n".join([f"not healthy at the balancer after {self.timeout} s:", *problems]))
             self.pause(0.3)
+
+
+def is_sticky(path=CONFIGURATION):
+    """Whether the configuration has browsers keep to a host."""
+    with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as stream:
+        return re.search(r"^\s+cookie ", stream.read(), re.MULTILINE) is not None
+    return False
 
 
 def asking(path=CONFIGURATION, address="127.0.0.1", port=80):

@@ -24,7 +24,8 @@ options:
   state:
     description:
       - V(drain) gives hosts no new requests and waits until those that they have are answered. They are still checked.
-      - V(maint) does the same at once, without checks and without waiting.
+        Sticky browsers (C(load_balancer_sticky)) keep to them, though.
+      - V(maint) does the same at once, for sticky browsers as well, without checks and without waiting.
       - V(ready) gives them requests as soon as they are healthy.
       - The others are for rollouts. What somebody else has taken out of the traffic they leave alone.
       - V(rollout) drains, except in a backend that has no other healthy host.
@@ -87,6 +88,7 @@ sessions:
   type: int
 """
 
+import contextlib
 import os
 
 from ansible.module_utils.basic import AnsibleModule
@@ -113,25 +115,24 @@ def main():
         module.exit_json(changed=False, done=[], left=[], kept=[], sessions=0)
     runtime = haproxy.Runtime(path)
     names = [haproxy.server_name(host) for host in options["hosts"]]
-    try:
-        change = haproxy.Change(runtime, names, module.check_mode, options["timeout"])
-    except haproxy.BalancerError as error:
-        module.fail_json(msg=str(error))
-    try:
-        if options["state"] == "rollout":
-            change.take_out("drain")
-        elif options["state"] == "away":
-            change.take_out("away")
-        elif options["state"] in ("serving", "as_before"):
-            change.give_back(haproxy.asking(), ["drain"] if options["state"] == "as_before" else None)
-        else:
-            change.set(options["state"])
-        sessions = change.sessions()
-    except haproxy.BalancerError as error:
-        module.fail_json(msg=str(error), done=change.done)
-    finally:
-        if change.done and not module.check_mode:
-            haproxy.save(runtime, new="ready")
+    # a run that only predicts leaves nothing behind, not even a lock
+    with contextlib.nullcontext() if module.check_mode else haproxy.locked():
+        change = haproxy.Change(runtime, names, module.check_mode, options["timeout"], sticky=haproxy.is_sticky())
+        try:
+            if options["state"] == "rollout":
+                change.take_out("drain")
+            elif options["state"] == "away":
+                change.take_out("away")
+            elif options["state"] in ("serving", "as_before"):
+                change.give_back(haproxy.asking(), ["drain"] if options["state"] == "as_before" else None)
+            else:
+                change.set(options["state"])
+            sessions = change.sessions()
+        except haproxy.BalancerError as error:
+            module.fail_json(msg=str(error), done=change.done)
+        finally:
+            if change.done and not module.check_mode:
+                haproxy.save(runtime, new="ready")
     module.exit_json(
         changed=bool(change.done), done=change.done, left=sorted(change.left), kept=change.kept, sessions=sessions
     )

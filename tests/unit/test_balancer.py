@@ -5,12 +5,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import http.server
+import json
 import re
 import shutil
 import subprocess
+import threading
+from unittest import mock
 
 import pytest
 import yaml
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.testing import patch_module_args
 from ansible_collections.flaskfleet.deploy.plugins.module_utils import haproxy
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import (
     Inventory,
@@ -18,6 +26,7 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import (
     collect_certificates,
     make_plan,
 )
+from ansible_collections.flaskfleet.deploy.plugins.modules import balancer_reload, balancer_server
 from test_role_templates import DEBIAN, HELLO, ROLES, renderer
 from test_sites import DOCS
 
@@ -416,6 +425,22 @@ def test_a_rollout_leaves_alone_what_somebody_else_took(change, state):
         assert made.done == [] and made.left == {"web1"} and runtime.states()["a.test/web1"] == state
 
 
+def test_sticky_browsers_are_taken_elsewhere(change, tmp_path):
+    runtime = Runtime("a.test/web1", "a.test/web2", "b.test/web1")
+    runtime.all["a.test", "web1"][1] = 5
+    made = change(runtime, "web1")
+    made.sticky = True
+    made.take_out("drain")
+    assert runtime.states() == {"a.test/web1": "maint", "a.test/web2": "ready", "b.test/web1": "ready"}
+    assert made.kept == ["b.test/web1"] and made.sessions() == 0
+    change(runtime, "web1").give_back(healthy, ["drain"])
+    assert runtime.states()["a.test/web1"] == "ready"
+    for sticky in (True, False):
+        path = tmp_path / "haproxy.cfg"
+        path.write_text(configuration(fleet("web1"), load_balancer_sticky=sticky))
+        assert haproxy.is_sticky(str(path)) is sticky
+
+
 def test_who_drains_a_host_that_a_rollout_drained_has_the_last_word(change):
     runtime = Runtime("a.test/web1", "a.test/web2")
     change(runtime, "web1").take_out("drain")
@@ -495,3 +520,123 @@ def test_a_reload_waits_for_the_new_process():
 def test_names_are_spelled_as_haproxy_takes_them():
     assert haproxy.server_name("web_1.example.org") == "web_1.example.org"
     assert haproxy.server_name("web (1)") == "web--1-"
+
+
+# --- the modules -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def execute(monkeypatch, capsys, tmp_path):
+    """Run the module balancer_server on a runtime; returns (its result, how often the states were saved)."""
+    marks = str(tmp_path / "balancer.json")
+    saved = []
+
+    def run(runtime, check=False, **arguments):
+        saved.clear()
+        monkeypatch.setattr(haproxy, "Runtime", lambda path: runtime)
+        monkeypatch.setattr(haproxy, "Change", functools.partial(CHANGE, marks=marks, pause=lambda seconds: None))
+        monkeypatch.setattr(haproxy, "locked", contextlib.nullcontext)
+        monkeypatch.setattr(haproxy, "asking", lambda: healthy)
+        monkeypatch.setattr(haproxy, "save", lambda runtime, new: saved.append(new))
+        arguments = {"socket": "/", "hosts": ["web1"], "timeout": 0, **arguments}
+        with patch_module_args({**arguments, "_ansible_check_mode": check}), pytest.raises(SystemExit):
+            balancer_server.main()
+        return json.loads(capsys.readouterr().out), len(saved)
+
+    return run
+
+
+CHANGE = haproxy.Change
+
+
+def test_the_module_says_what_it_has_done(execute):
+    runtime = Runtime("a.test/web1", "a.test/web2", "b.test/web1")
+    result, saved = execute(runtime, state="rollout", check=True)
+    assert result["changed"] and not saved and not runtime.told
+    result, saved = execute(runtime, state="rollout")
+    assert result["done"] == [{"backend": "a.test", "server": "web1", "from": "ready", "to": "drain"}]
+    assert result["kept"] == ["b.test/web1"] and saved == 1
+    assert execute(runtime, state="rollout")[0]["changed"] is False
+    assert execute(runtime, state="as_before")[0]["done"][0]["to"] == "ready"
+    result, saved = execute(runtime, state="serving")
+    assert (result["changed"], saved) == (False, 0)
+
+
+def test_the_module_fails_for_a_machine_that_does_not_answer(execute):
+    runtime = Runtime("a.test/web1", "a.test/web2")
+    runtime.all["a.test", "web1"][2] = "L7STS"
+    result, _saved = execute(runtime, state="serving")
+    assert result["failed"] and "a.test on web1: its check says L7STS" in result["msg"]
+
+
+def test_nothing_is_predicted_of_a_balancer_that_is_not_there(execute):
+    result, _saved = execute(None, check=True, state="drain", socket="/nowhere")
+    assert result["changed"] is False
+
+
+@pytest.mark.parametrize("answer", ["Pid: 2", ""])
+def test_the_module_reloads_and_waits(monkeypatch, capsys, answer):
+    told = []
+    monkeypatch.setattr(haproxy.Runtime, "ask", lambda self, command: answer if told else "Pid: 1")
+    monkeypatch.setattr(AnsibleModule, "run_command", lambda self, command, **options: told.append(command))
+    with patch_module_args({"timeout": 0 if not answer else 5, "socket": "/"}), pytest.raises(SystemExit):
+        balancer_reload.main()
+    result = json.loads(capsys.readouterr().out)
+    assert told == [["systemctl", "reload-or-restart", "haproxy"]]
+    assert result.get("failed", False) is not bool(answer)
+
+
+def test_a_killed_run_leaves_no_half_file(tmp_path, monkeypatch):
+    path = tmp_path / "state"
+    haproxy.replace(str(path), "one")
+    monkeypatch.setattr(haproxy.os, "rename", mock.Mock(side_effect=OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        haproxy.replace(str(path), "two")
+    assert path.read_text() == "one" and [each.name for each in tmp_path.iterdir()] == ["state"]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+class Answering(http.server.BaseHTTPRequestHandler):
+    """Answers for the server that is asked for, as HAProxy has it answer; `other` for another one."""
+
+    def do_GET(self):
+        name = self.headers[haproxy.PIN]
+        self.send_response(500 if name == "sick" else 200)
+        self.send_header(haproxy.PIN, "another" if name == "other" else name)
+        self.end_headers()
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("web1", ""), ("sick", "status 500"), ("other", "not answered by it"), ("web1", "ConnectionR")],
+)
+def test_a_server_is_asked_through_the_balancer(tmp_path, name, problem):
+    path = tmp_path / "haproxy.cfg"
+    path.write_text(configuration(fleet("web1", "sick", "other")))
+    with http.server.HTTPServer(("127.0.0.1", 0), Answering) as server:
+        thread = threading.Thread(target=server.handle_request)
+        port = server.server_address[1]
+        if problem.startswith("Connection"):
+            server.server_close()
+        else:
+            thread.start()
+        found = haproxy.asking(str(path), port=port)(haproxy.Server("hello.test", name, "ready", True))
+        if thread.ident:
+            thread.join()
+    assert problem in found and bool(problem) is bool(found)
+    assert (
+        haproxy.asking(str(path))(haproxy.Server("gone.test", "web1", "ready", True)) == "is not in the configuration"
+    )
+
+
+def arguments_of_file_set(tasks):
+    tasks = yaml.safe_load((ROLES / "nginx_site" / "tasks" / f"{tasks}.yml").read_text())
+    [arguments] = [task["flaskfleet.deploy.file_set"] for task in tasks if "flaskfleet.deploy.file_set" in task]
+    return {name: value for name, value in arguments.items() if name != "test_command"}
+
+
+def test_what_is_predicted_of_sites_is_what_is_written():
+    assert arguments_of_file_set("predict") == arguments_of_file_set("write")

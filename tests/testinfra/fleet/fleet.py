@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -26,11 +29,31 @@ class Fleet:
         self.machine = machine
         self.addresses = {name: variables["test_host_address"] for name, variables in inventory.items()}
 
+    def command(self, playbook, *arguments, **variables):
+        """The command line that runs a playbook on the whole fleet."""
+        command = [str(Path(sys.executable).parent / "ansible-playbook"), "--inventory", str(INVENTORY)]
+        return [*command, f"flaskfleet.deploy.{playbook}", *arguments, "--extra-vars", json.dumps(variables)]
+
     def attempt(self, playbook, *arguments, **variables):
         """Run a playbook on the whole fleet, whatever comes of it; returns the subprocess.CompletedProcess."""
-        command = [str(Path(sys.executable).parent / "ansible-playbook"), "--inventory", str(INVENTORY)]
-        command += [f"flaskfleet.deploy.{playbook}", *arguments, "--extra-vars", json.dumps(variables)]
+        command = self.command(playbook, *arguments, **variables)
         return subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
+
+    @contextlib.contextmanager
+    def killed(self, playbook, **variables):
+        """Have a playbook run meanwhile, and kill it with all that it has started on this machine."""
+        process = subprocess.Popen(
+            self.command(playbook, **variables),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=ENVIRONMENT,
+            start_new_session=True,
+        )
+        try:
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
     def run(self, playbook, *arguments, **variables):
         """Run a playbook that must succeed; returns its output."""

@@ -11,6 +11,7 @@ import pytest
 from conftest import head
 from fleet import WEB, Fleet
 
+USUAL = [1, "25%", "100%"]  # waves, of one machine each here
 WEB2_FAILS = "{{ 'nowhere:app' if inventory_hostname == 'web2' else 'app:app' }}"
 
 
@@ -33,6 +34,7 @@ def test_a_rollout_loses_no_request(fleet):
     with fleet.machine.under_load("hello", rate=100) as report:
         output = fleet.run(
             "deploy",
+            flask_app_rollout_waves=USUAL,
             flask_app_overrides={
                 "hello": {"version": "version2", "site": {"max_body_size": "2m"}},
                 "moody": {"version": "version2"},
@@ -71,10 +73,11 @@ def test_machines_that_were_done_keep_their_releases_or_go_back(fleet):
         "hello": {"version": "version2", "site": {"max_body_size": "2m"}},
         "moody": {"version": "master", "entrypoint": WEB2_FAILS},
     }
-    result = fleet.attempt("deploy", flask_app_overrides=wanted, flask_app_rollout_on_failure="rollback")
+    variables = {"flask_app_overrides": wanted, "flask_app_rollout_waves": USUAL}
+    result = fleet.attempt("deploy", flask_app_rollout_on_failure="rollback", **variables)
     assert result.returncode != 0, result.stdout
     assert fleet.commits() == old
-    result = fleet.attempt("deploy", flask_app_overrides=wanted)
+    result = fleet.attempt("deploy", **variables)
     assert result.returncode != 0
     new = head("moody", "master")
     assert fleet.commits() == {**old, "web1": new}
@@ -82,3 +85,15 @@ def test_machines_that_were_done_keep_their_releases_or_go_back(fleet):
     output = fleet.run("deploy", flask_app_overrides={**wanted, "moody": {"version": "master"}})
     assert fleet.commits() == dict.fromkeys(WEB, new)
     assert fleet.states() == dict.fromkeys(WEB, "UP"), output
+
+
+def test_a_rollout_that_was_killed_is_made_up_for(fleet):
+    """The machine that it had taken out of the traffic gets it back by the next one."""
+    wanted = {"hello": {"version": "version2", "site": {"max_body_size": "4m"}}}
+    with fleet.killed("deploy", flask_app_overrides=wanted):
+        fleet.wait_for({"web1": "DRAIN"}, seconds=120)
+    assert fleet.states() == {"web1": "DRAIN", "web2": "UP", "web3": "UP"}
+    fleet.run("deploy", flask_app_overrides=wanted)
+    assert fleet.states() == dict.fromkeys(WEB, "UP")
+    for name in WEB:
+        assert "client_max_body_size 4m" in fleet.on(name, "cat /etc/nginx/*/hello.test.conf")
