@@ -565,10 +565,8 @@ def test_gunicorn_writes_json():
 
 def test_messages_of_gunicorn_as_json():
     formatter = gunicorn({"server": {"log_format": "json"}})["JSONFormatter"]()
-    try:
-        raise ValueError("bad\nthing")
-    except ValueError:
-        line = formatter.format(log_record("Exception in %s", "worker", exc_info=sys.exc_info()))
+    error = ValueError("bad\nthing")
+    line = formatter.format(log_record("Exception in %s", "worker", exc_info=(type(error), error, None)))
     told = json.loads(line)
     assert "\n" not in line and told["message"] == "Exception in worker" and told["level"] == "error"
     assert told["traceback"].endswith("ValueError: bad\nthing\n")
