@@ -22,7 +22,7 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.flaskfleet.deploy.plugins.module_utils import release_host
+from ansible_collections.flaskfleet.deploy.plugins.module_utils import pull, release_host
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import Inventory, make_plan
 from ansible_collections.flaskfleet.deploy.plugins.plugin_utils.templates import Renderer, TemplateError
 
@@ -810,6 +810,21 @@ def test_what_is_wrong_with_the_variables_of_an_agent(changes, wrong):
     problems = templar.template(trust_as_template("{{ __pull_agent_problems }}"))
     assert [re.match("`([a-z_]+)`", problem)[1] for problem in problems] == wrong
     assert "c4n4ry" not in str(problems)
+
+
+def test_role_and_agent_call_the_environment_alike(tmp_path):
+    folder = ROLES / "pull_agent"
+    variables = yaml.safe_load((folder / "vars" / "main.yml").read_text())
+    facts = {"os_family": "Debian", "python": {"executable": "/usr/bin/python3", "version": {"minor": 13}}}
+    pins = (
+        folder / "files" / "requirements.txt"
+    ).read_text()  # a lookup plugin takes more of Ansible than there is here
+    variables.update(ansible_facts=facts, __pull_agent_pins=pins)
+    templar = Templar(loader=DataLoader(), variables=trusted(variables))
+    expected = templar.template(trust_as_template("{{ __pull_agent_environment }}"))
+    settings = {"environments": "/opt/flaskfleet", "python": "/usr/bin/python3", "pip_options": []}
+    settings["requirements"] = str(folder / "files" / "requirements.txt")
+    assert pull.Environment(settings).directory == expected
 
 
 def trusted(value):
