@@ -52,6 +52,7 @@ def test_three_keys_are_enough():
         "worker_class": "gthread",
         "timeout": 30,
         "max_requests": 0,
+        "log_format": "text",
         "preload": False,
     }
     assert app["health"] == {
