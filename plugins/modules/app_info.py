@@ -119,7 +119,7 @@ apps:
     drift:
       description:
         - What of its files is not as the last run left it. Only what can be told without the list, which
-          P(flaskfleet.deploy.drift#playbook) compares.
+          C(flaskfleet.deploy.drift) compares.
       type: list
       elements: dict
       contains:

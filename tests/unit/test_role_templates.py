@@ -561,6 +561,7 @@ def test_gunicorn_writes_json():
 
 def test_messages_of_gunicorn_as_json():
     formatter = gunicorn({"server": {"log_format": "json"}})["JSONFormatter"]()
+    line = ""
     try:
         raise ValueError("bad\nthing")
     except ValueError:

@@ -54,8 +54,8 @@ class Page(HTMLParser):
         self.tags, self.rows, self._open = [], [], False
         self.feed(text)
 
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th"):
@@ -66,9 +66,9 @@ class Page(HTMLParser):
         if tag in ("td", "th"):
             self._open = False
 
-    def handle_data(self, text):
+    def handle_data(self, data):
         if self._open:
-            self.rows[-1][-1] += text
+            self.rows[-1][-1] += data
 
     def attributes(self, tag):
         return [attributes for name, attributes in self.tags if name == tag]
