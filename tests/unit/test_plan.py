@@ -54,6 +54,7 @@ def test_three_keys_are_enough():
         "log_format": "text",
         "timeout": 30,
         "max_requests": 0,
+        "log_format": "text",
         "preload": False,
     }
     assert app["health"] == {
