@@ -51,7 +51,6 @@ def test_three_keys_are_enough():
         "workers": "auto",
         "threads": 4,
         "worker_class": "gthread",
-        "log_format": "text",
         "timeout": 30,
         "max_requests": 0,
         "log_format": "text",
