@@ -11,7 +11,7 @@ short_description: Say what became of a run
 version_added: 0.1.0
 description:
   - Reads what the roles' tasks have registered on all hosts of the play, and says it once to each entry of the variable
-    C(flask_app_notify) that wants to hear it. The playbooks C(flaskfleet.deploy.site) and
+    C(flask_app_notify) that wants to hear it. The playbooks C(flaskfleet.deploy.site), C(flaskfleet.deploy.deploy) and
     C(flaskfleet.deploy.rollback) end with it.
   - It runs on the controller, which therefore must reach the webhooks, or have an MTA for mails.
   - A delivery that fails is a warning, unless its entry is C(required). Neither shows an address or a secret.

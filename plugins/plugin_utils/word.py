@@ -82,9 +82,11 @@ def message(variables, hosts, rollback=False, now=None):
 
 def _apps(host, registered):
     """What became of the apps of a host; those that stayed as they were are left out."""
-    releases = registered.get("__flask_app_releases") or {}
+    releases = (registered.get("__flask_app_releases") or {}).get("apps", {})
+    # of a rollout that was stopped, and undone
+    returned = (registered.get("__flask_rollout_returned") or {}).get("apps", {})
     found = []
-    for app, entry in releases.get("apps", {}).items():
+    for app, entry in {**releases, **returned}.items():
         if entry["from"] != entry["to"]:
             told = {key: entry[key] for key in ("from", "to", "seconds", "url")}
             found.append({"host": str(host), "app": str(app), "result": "released", **told, "reason": ""})

@@ -299,6 +299,29 @@ def test_hosts_that_fail_without_a_word_on_apps(tmp_path, server):
     ]
 
 
+def test_a_rollout_tells_where_it_stopped_and_whom_it_missed(tmp_path, server):
+    """Those whose wave has not come are in good order."""
+    away = "three ansible_connection=ssh ansible_host=127.0.0.1 ansible_port=1"
+    (tmp_path / "hosts.ini").write_text(f"[appservers]\none\ntwo\n{away}\n[all:vars]\nansible_become=false\n")
+    variables = {"flask_app_notify": [{"kind": "webhook", "url": f"{server.url}/200/x"}], "flask_apps": [{"name": "a"}]}
+    (tmp_path / "variables.yml").write_text(json.dumps(variables))
+    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS), "no_proxy": "*"}
+    command = [sys.executable, "-m", "ansible", "playbook", "-i", "hosts.ini", "-c", "local", "-e", "@variables.yml"]
+    done = subprocess.run([*command, "flaskfleet.deploy.deploy"], cwd=tmp_path, env=environment, check=False)
+    [(_path, _headers, body)] = server.received
+    assert done.returncode != 0 and json.loads(body)["events"] == ["failure"]
+    assert json.loads(body)["hosts"] == [
+        {"host": "one", "reason": "2 errors in the variables of one:"},
+        {"host": "three", "reason": "could not be reached, or failed at its start"},
+    ]
+
+
+def test_what_a_rollout_has_undone():
+    back = {"hello": {**RELEASED, "from": "b-1", "to": "a-1"}}
+    found = told(web1={**releases(hello=RELEASED), "__flask_rollout_returned": {"apps": back}}, web2={})
+    assert found["event"] == "failure" and "hello on web1: b-1 -> a-1 in 0.4 s" in found["text"]
+
+
 @pytest.mark.parametrize("required", [False, True])
 def test_a_run_fails_for_it_only_when_asked(tmp_path, required):
     notify = [{"kind": "webhook", "url": f"http://127.0.0.1:1/{CANARY}", "required": required}]
