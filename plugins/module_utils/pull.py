@@ -59,6 +59,9 @@ class Failed(Exception):
 def telling_lines(output):
     """The lines of Ansible's output that say what was wrong, or the last ones of another command's."""
     text = output.partition("\nPLAY RECAP")[0].rstrip()
+    wrong = [match.start() for match in re.finditer(r"^(?:fatal: |failed: |\[?ERROR)", text, re.MULTILINE)]
+    if wrong:  # a block may have tasks that come whatever has failed
+        text = text[: wrong[-1]] + text[wrong[-1] :].partition("\nTASK [")[0]
     starts = [match.start() for match in re.finditer(r"^(?:TASK \[|\[?ERROR)", text, re.MULTILINE)]
     lines = [line.rstrip() for line in text[starts[-1] if starts else 0 :].splitlines() if line.strip()]
     return lines[-SHOWN_LINES:]

@@ -288,3 +288,15 @@ def test_ssh_trusts_the_stated_keys_and_no_others(tmp_path):
     stated = pull.Repository(settings, state, str(tmp_path)).environment["GIT_SSH_COMMAND"]
     assert f"-i {tmp_path}/repository_key -o IdentitiesOnly=yes" in stated
     assert "'UserKnownHostsFile=/etc/known hosts' -o StrictHostKeyChecking=yes" in stated
+
+
+def test_what_was_wrong_is_told_though_tasks_come_after_it():
+    output = (
+        "TASK [Plan the apps] ***\n[ERROR]: Task failed\nfatal: [web1]: FAILED! =>\n    msg: `domain` is wrong\n\n"
+        "TASK [Say it] ***\nskipping: [web1]\n\nPLAY RECAP ***\nweb1: ok=1\n"
+    )
+    assert pull.telling_lines(output) == [
+        "[ERROR]: Task failed",
+        "fatal: [web1]: FAILED! =>",
+        "    msg: `domain` is wrong",
+    ]
