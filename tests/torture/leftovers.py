@@ -73,7 +73,7 @@ def of_app(app):
 def of_host(apps):
     for folder in names(RUN) - set(apps):
         yield f"{RUN}/{folder} of no app"
-    for name in names(ROOT) - set(apps) - {".tools", ".lock", "._builds.lock"}:
+    for name in names(ROOT) - set(apps) - {".tools", ".lock", "._builds.lock", ".last-run.json"}:
         if name not in {f".{app}.lock" for app in apps} and not name.startswith(".torture"):
             yield f"{ROOT}/{name} of no app"
     for path in glob.glob(f"{UNITS}/flask-*"):
