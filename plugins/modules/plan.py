@@ -149,6 +149,10 @@ apps:
     own_user:
       description: Whether that account is the app's own, made by the collection, and not a stated one.
       type: bool
+    directories:
+      description: Its directories, as M(flaskfleet.deploy.file_set) takes them.
+      type: list
+      elements: dict
     entrypoint:
       description: The WSGI callable as C(module:callable).
       type: str
@@ -314,7 +318,7 @@ ports:
   type: list
   elements: int
 directories:
-  description: The directories of the host and of each app, as M(flaskfleet.deploy.file_set) takes them.
+  description: The directories of the host, as M(flaskfleet.deploy.file_set) takes them.
   returned: always
   type: list
   elements: dict

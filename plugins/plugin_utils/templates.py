@@ -31,7 +31,8 @@ class Renderer:
             folders = [os.path.join(path, "templates") for path in task_vars["ansible_search_path"]]
         self._task_vars = task_vars
         self._loader = action._loader
-        self._search_path = [self._loader.path_dwim(path) for path in template_paths] + list(folders)
+        self._own_folders = list(folders)
+        self._search_path = [self._loader.path_dwim(path) for path in template_paths] + self._own_folders
         self._templar = action._templar.copy_with_new_env(searchpath=self._search_path, available_variables=task_vars)
         self._sources = {}
 
@@ -42,13 +43,13 @@ class Renderer:
         """
         if name not in self._sources:
             self._sources[name] = self._source(name)
-        source = self._sources[name]
+        source, template = self._sources[name]
         self._templar.available_variables = ChainMap(variables, self._task_vars, {"ansible_managed": "Ansible managed"})
         try:
-            content = self._templar.template(source, escape_backslashes=False)
+            content = self._templar.template(template, escape_backslashes=False)
         except Exception as error:
             # outside the handler, so that no traceback shows what the template failed on
-            problem = _explain(error, source, sensitive)
+            problem = _explain(error, name, source, sensitive)
         else:
             if not isinstance(content, str):
                 # A template that is one expression yields that expression's value, without the final newline.
@@ -57,25 +58,38 @@ class Renderer:
         raise TemplateError(f"template {name}: {problem}")
 
     def _source(self, name):
-        """The text of a template, the first of that name in the search path."""
+        """(The text of a template, what to have Ansible render for it): the first of that name in the search path.
+
+        Ansible compiles what it renders each time, and what that includes only once: with many apps, a third of the
+        time. People's own templates may be encrypted, or begin with settings (``#jinja2:``): an include knows neither.
+        """
         for directory in self._search_path:
             path = os.path.join(directory, name)
             if os.path.isfile(path):
                 try:
-                    return trust_as_template(self._loader.get_text_file_contents(path))
+                    source = self._loader.get_text_file_contents(path)
                 except AnsibleError as error:  # encrypted, and no vault password is given
                     raise TemplateError(f"template {name}: {error}") from None
+                own = directory in self._own_folders and not os.path.isabs(name)
+                return source, trust_as_template(_including(name, source) if own else source)
         raise TemplateError(f"template {name}: not found in {', '.join(self._search_path)}")
 
 
-def _explain(error, source, sensitive):
+def _including(name, source):
+    """A template that is the same as the one of this name, whose text is ``source``."""
+    # of its newlines Jinja drops one, and Ansible then sees to it that there are as many as here
+    newlines = source[len(source.rstrip("\n")) :][:2]
+    return f"{{% include {name!r} %}}{newlines}"
+
+
+def _explain(error, template, source, sensitive):
     """Say what is wrong with a template and in which line, as far as that can be told."""
     if isinstance(error, AnsibleUndefinedVariable):
         name = str(error).rpartition("'")[0].rpartition("'")[2]
         line = _line_with(name, source)
         if line:  # so the name stands in the template and is no value
             return f"line {line}: " + (f"'{name}' is undefined" if sensitive else str(error))
-    where = _failing_line(error)
+    where = _failing_line(error, template)
     # The text of an exception may tell the value that it failed on.
     text = f"{type(error).__name__}, withheld because the file is sensitive" if sensitive else str(error)
     return f"{where}: {text}" if where else text
@@ -87,21 +101,24 @@ def _line_with(name, source):
     return next((number for number, line in enumerate(source.splitlines(), 1) if name and pattern.search(line)), None)
 
 
-def _failing_line(error):
-    """Where in a template an exception was raised: ``line N``, after the name of an included one; "" if unknown."""
+def _failing_line(error, name):
+    """Where in the template ``name`` an exception was raised: ``line N``, after the name of an included one; "" if
+    unknown.
+    """
     where = ""
     while error:
         if isinstance(error, TemplateSyntaxError):
-            return _place(error.name, error.lineno)
+            return _place(error.name, error.lineno, name)
         traceback = error.__traceback__
         while traceback:
             template = traceback.tb_frame.f_globals.get("__jinja_template__")
             if template:
-                where = _place(template.name, template.get_corresponding_lineno(traceback.tb_lineno))
+                line = template.get_corresponding_lineno(traceback.tb_lineno)
+                where = _place(template.name, line, name)
             traceback = traceback.tb_next
         error = error.__cause__
     return where
 
 
-def _place(name, line):
-    return f"{name} line {line}" if name else f"line {line}"
+def _place(name, line, outer):
+    return f"{name} line {line}" if name not in (None, outer) else f"line {line}"

@@ -57,6 +57,7 @@ _HEADERS = {
 }
 # Links to the releases in which nginx looks for static files.
 _RELEASES = ("current", "previous")
+CACHE_ROOT = "/var/cache/flask_apps"
 _UNIT_TEMPLATES = ("web.service.j2", "web.socket.j2", "base/sandbox.conf.j2", "base/limits.conf.j2")
 
 
@@ -111,6 +112,7 @@ def make_plan(
         app["services"] = services_of(app, platform, addresses)
         app["release_leader"] = _leader(app, settings, inventory) if inventory and not rollback else ""
         app["release_hold"] = _hold(app, settings)
+        app["directories"] = _directories_of_app(app)
     sites = [_site_of_app(app) for app in apps]
     sites += [_site(site) for site in declared.sites if site["state"] == "present"]
     balancers = _balancers(settings, inventory)
@@ -126,7 +128,7 @@ def make_plan(
             for app in apps
             for name, schedule in app["schedules"].items()
         ],
-        "directories": _directories(apps, settings),
+        "directories": _directories_of_host(settings),
         "site_files": _site_files(sites, everything, settings, platform),
         "acme": _acme(sites, declared, settings, platform),
         "renewal_files": _renewal_files(settings, platform),
@@ -430,26 +432,33 @@ def _unit_files(apps):
     return files
 
 
-def _directories(apps, settings):
-    """The directories that tmpfiles.d declares, as `file_set` takes them.
+def _directory(path, mode="0755", user="root", group="root", subject=""):
+    """A directory that tmpfiles.d declares, as `file_set` takes it."""
+    return {"path": path, "mode": mode, "user": user, "group": group, "subject": subject}
 
-    Others may pass through an app's directory, as nginx does to its socket, and see nothing on the way.
-    """
-    root, data, runtime = (settings[f"flask_app_{name}"] for name in ("root", "data_root", "runtime_root"))
-    cache = "/var/cache/flask_apps"
 
-    def directory(path, mode="0755", user="root", group="root", subject=""):
-        return {"path": path, "mode": mode, "user": user, "group": group, "subject": subject}
+def _directories_of_host(settings):
+    return [
+        _directory(path)
+        for path in (
+            settings["flask_app_root"],
+            settings["flask_app_data_root"],
+            CACHE_ROOT,
+            settings["flask_app_runtime_root"],
+        )
+    ]
 
-    found = [directory(path) for path in (root, data, cache, runtime)]
-    for app in apps:
-        name, paths = app["name"], app["paths"]
-        found += [directory(paths[key], "0711", subject=name) for key in ("root", "builds", "releases")]
-        found.append(directory(f"{paths['root']}/marks", "0700", subject=name))
-        group = app["user"] if app["own_user"] else ""  # a stated account may have any
-        found += [directory(path, "0700", app["user"], group, name) for path in (paths["data"], f"{cache}/{name}")]
-        found.append(directory(paths["runtime"], subject=name))
-    return found
+
+def _directories_of_app(app):
+    """Others may pass through an app's directory, as nginx does to its socket, and see nothing on the way."""
+    name, paths = app["name"], app["paths"]
+    group = app["user"] if app["own_user"] else ""  # a stated account may have any
+    return [
+        *(_directory(paths[key], "0711", subject=name) for key in ("root", "builds", "releases")),
+        _directory(f"{paths['root']}/marks", "0700", subject=name),
+        *(_directory(path, "0700", app["user"], group, name) for path in (paths["data"], f"{CACHE_ROOT}/{name}")),
+        _directory(paths["runtime"], subject=name),
+    ]
 
 
 def _has_tls(site):
