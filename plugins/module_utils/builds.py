@@ -33,6 +33,7 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host imp
     unused_name,
     write_file,
 )
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import build_hint
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import run, stop
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.step_error import BuildError, of_command
 
@@ -238,9 +239,8 @@ class Builder:
                     merged=True,
                 )
             except CommandFailed as error:
-                raise BuildError(
-                    "build command", f"`{command}` {error}", error.output, command, error.status
-                ) from error
+                message = f"`{command}` {error}{build_hint(error.output)}"
+                raise BuildError("build command", message, error.output, command, error.status) from error
 
     # --- all of them ---
 

@@ -52,6 +52,16 @@ def sharing_hint(lines, directory, path):
     return general
 
 
+def build_hint(lines):
+    """What to do about a build command that was refused to write, to end a message with; empty when it was not.
+
+    :param lines: what it wrote
+    """
+    if not any(_REFUSED.search(line) or _READ_ONLY.search(line) for line in lines):
+        return ""
+    return "; a build command may write into the app's own code and below /tmp, and nowhere else"
+
+
 def failure(app, step, message, output, command="", status=None):
     """A failed app as a result's ``errors`` has it.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,9 +18,11 @@ class Part:
     """One part of a campaign: its rounds on all hosts.
 
     :ivar rounds: [{host, label, struck, problems, seconds, requests, failed, away}]
+    :ivar commit: of the collection
     """
 
     name: str
+    commit: str = ""
     rounds: list[dict] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     quotes: list[dict] = field(default_factory=list)
@@ -82,17 +85,34 @@ class Part:
 
 
 class Report:
-    """The whole campaign."""
+    """The whole campaign.
 
-    def __init__(self, folder: Path, heading: dict[str, object]) -> None:
+    :param commit: of the collection
+    :ivar seconds: that it took so far, in earlier sittings
+    """
+
+    def __init__(self, folder: Path, heading: dict[str, object], commit: str) -> None:
         self.folder = folder
         self.heading = heading
+        self.commit = commit
         self.parts: list[Part] = []
+        self.seconds = 0
         self.started = time.time()
+
+    def take_up(self, without: Sequence[str]) -> None:
+        """Go on with the report that is there, of the same campaign, but for these parts.
+
+        :raises ValueError: it is of another one
+        """
+        found = json.loads((self.folder / "torture.json").read_text())
+        if any(found[key] != value for key, value in self.heading.items()):
+            raise ValueError(f"the report in {self.folder} is of another campaign: {found['seed']}, {found['hosts']}")
+        self.seconds = found["seconds"]
+        self.parts = [Part(**each) for each in found["parts"] if each["name"] not in without]
 
     def part(self, name: str) -> Part:
         """Begin a part."""
-        self.parts.append(Part(name))
+        self.parts.append(Part(name, self.commit))
         return self.parts[-1]
 
     @property
@@ -102,19 +122,17 @@ class Report:
     def write(self) -> None:
         """Write torture.md and torture.json."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        data = {**self.heading, "seconds": round(time.time() - self.started)}
-        data["parts"] = [
-            {"name": part.name, "rounds": part.rounds, "notes": part.notes, "quotes": part.quotes}
-            for part in self.parts
-        ]
+        data = {**self.heading, "seconds": self.seconds + round(time.time() - self.started)}
+        kept = ("name", "commit", "rounds", "notes", "quotes")
+        data["parts"] = [{key: getattr(part, key) for key in kept} for part in self.parts]
         (self.folder / "torture.json").write_text(json.dumps(data, indent=1) + "\n")
-        (self.folder / "torture.md").write_text("\n".join(self._markdown()) + "\n")
+        (self.folder / "torture.md").write_text("\n".join(self._markdown(data["seconds"])) + "\n")
 
-    def _markdown(self) -> list[str]:
+    def _markdown(self, seconds: int) -> list[str]:
         lines = ["# Torture", "", *(f"- {key}: {value}" for key, value in self.heading.items())]
-        lines.append(f"- took {round(time.time() - self.started)} s")
+        lines.append(f"- took {seconds} s")
         for part in self.parts:
-            lines += ["", f"## {part.name}", "", *part.table()]
+            lines += ["", f"## {part.name}, of {part.commit}", "", *part.table()]
             blows = collections.Counter(each["struck"] for each in part.rounds if each["struck"])
             lines += (
                 ["", "struck: " + ", ".join(f"{count} {blow}" for blow, count in sorted(blows.items()))]

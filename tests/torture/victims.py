@@ -60,6 +60,8 @@ class State:
             if self.alias and app["name"] in WATCHED:
                 app["aliases"] = [f"www.{app['domain']}"]
         apps[0]["processes"] = {"worker": "exec sleep infinity"}
+        apps[0]["schedules"] = {"yearly": {"command": "true", "on_calendar": "yearly"}}
+        apps[0]["shared_paths"] = ["uploads"]
         apps[-1]["state"] = "present" if self.guest else "absent"
         return {"flask_apps": apps, "flask_app_defaults": {"settle": 1, "health_timeout": 20}}
 

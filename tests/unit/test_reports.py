@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import sharing_hint
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import build_hint, sharing_hint
 
 APP = "/opt/flask_apps/hello"
 BUILD = f"{APP}/releases/0123abcd-89ef/build"
@@ -44,3 +44,17 @@ def folder(name):
 )
 def test_sharing_hint(path, lines, hint):
     assert sharing_hint(lines, APP, path) == hint
+
+
+@pytest.mark.parametrize(
+    "lines, told",
+    [
+        ([], False),
+        (["error: no such option"], False),
+        (["OSError: [Errno 30] Read-only file system: '/srv/out'", "make: *** Error 1"], True),
+        (["PermissionError: [Errno 13] Permission denied: '/root/x'"], True),
+        (["mkdir: cannot create directory 'x': Read-only file system"], True),
+    ],
+)
+def test_build_hint(lines, told):
+    assert bool(build_hint(lines)) is told
