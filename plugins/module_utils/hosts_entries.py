@@ -83,8 +83,9 @@ def hosts_block(text: str, entries: list, hosts: list, kept_apps: list = (), mar
     """Bring the block of a hosts file up to date for some hosts.
 
     text: the file. entries: as `hosts_entries` returns them. hosts: inventory names; a line that belongs to one of them
-    goes unless it is among the entries or belongs to one of the kept_apps. All other lines of the block stay, and so
-    does the order, whichever hosts come first. marker: what follows BEGIN and END in the lines around the block.
+    goes unless it is among the entries or belongs to one of the kept_apps. All other lines of the block stay, but for
+    those that an entry replaces, and so does the order, whichever hosts come first. marker: what follows BEGIN and END
+    in the lines around the block.
 
     Returns the lines between the two markers, an empty string when none are left.
     """
@@ -93,11 +94,11 @@ def hosts_block(text: str, entries: list, hosts: list, kept_apps: list = (), mar
     block = []
     for line in _inner_lines(text, marker):
         found = _LINE.fullmatch(line)
-        if found and found["host"] in hosts:
-            owner = (found["app"], found["host"])
-            if owner in fresh:
-                line = fresh.pop(owner)
-            elif found["app"] not in kept_apps:
+        owner = found and (found["app"], found["host"])
+        if owner in fresh:
+            line = fresh.pop(owner)
+        elif found and found["host"] in hosts:
+            if found["app"] not in kept_apps:
                 continue
             elif found["host"] in current:
                 line = _line(found["names"].split(), {**current[found["host"]], "app": found["app"]})

@@ -99,9 +99,12 @@ def _hosts_of_play(plugin, task_vars):
 
 def _declares(variables, app):
     try:
+        defaults = variables.get("flask_app_defaults", {})
+        override = variables.get("flask_app_overrides", {}).get(app, {})
         return any(
-            entry["name"] == app and entry.get("state", "present") != "absent"
+            {"state": "present", **defaults, **entry, **override}["state"] != "absent"
             for entry in variables.get("flask_apps", ())
+            if entry["name"] == app
         )
     except Exception:  # pylint: disable=broad-exception-caught
         return False  # that host's own plan will tell what is wrong with its list

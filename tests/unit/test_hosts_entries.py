@@ -199,6 +199,14 @@ def test_block(text, apps, hosts, kept_apps, lines):
     assert hosts_block(text, hosts_entries(apps, hosts), list(hosts), kept_apps).splitlines() == lines
 
 
+def test_a_host_that_is_not_judged_keeps_its_lines_but_for_those_that_are_new():
+    entries = hosts_entries([HELLO], {"lb1": "192.0.2.9"})
+    text = file_with("192.0.2.8 hello.test # hello on lb1", "192.0.2.8 other.test # other on lb1")
+    [line] = hosts_block("", entries, []).splitlines()
+    assert hosts_block(text, entries, ["web1"]).splitlines() == [line, "192.0.2.8 other.test # other on lb1"]
+    assert hosts_block(text, entries, ["lb1"]).splitlines() == [line]
+
+
 def test_block_of_that_name():
     text = file_with(HELLO_1, marker="stage") + file_with(HELLO_2)
     assert hosts_block(text, [], [], marker="stage") == HELLO_1

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -43,14 +44,14 @@ LEADERS = "plan.apps | items2dict(key_name='name', value_name='release_leader') 
 REPORT = f"LEADERS {{{{ inventory_hostname }}}} {{{{ {LEADERS} }}}}"
 
 
-def leaders(folder, hosts, *arguments, **variables):
+def leaders(folder, hosts, *arguments, inventory=INVENTORY, **variables):
     """{host: {app: leader, empty for the host itself}} as the plans of a play say."""
     tasks = [
         {"flaskfleet.deploy.plan": {}, "register": "plan"},
         {"ansible.builtin.debug": {"msg": REPORT}},
     ]
     play = {"hosts": hosts, "gather_facts": False, "tasks": tasks, "vars": variables, "serial": 1}
-    (folder / "hosts.yml").write_text(yaml.safe_dump(INVENTORY))
+    (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
     (folder / "play.yml").write_text(yaml.safe_dump([play]))
     command = [sys.executable, "-m", "ansible", "playbook", "-i", "hosts.yml", "play.yml", *arguments]
     environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS), "ANSIBLE_NOCOLOR": "1"}
@@ -71,6 +72,13 @@ def test_the_first_host_that_declares_an_app_leads(tmp_path):
         "web2": {"shop": "", "plain": ""},
         "web3": {"shop": "web2", "blog": ""},
     }
+
+
+def test_a_host_whose_override_has_the_app_absent_does_not_lead(tmp_path):
+    inventory = copy.deepcopy(INVENTORY)
+    overridden = {"flask_app_overrides": {"shop": {"state": "absent"}}}
+    inventory["all"]["children"]["web"]["hosts"]["web2"] = overridden
+    assert leaders(tmp_path, "web", inventory=inventory)["web3"] == {"shop": "", "blog": ""}
 
 
 def test_a_limit_does_not_change_who_leads(tmp_path):

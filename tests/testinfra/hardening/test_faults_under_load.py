@@ -4,8 +4,8 @@
 """An app that takes all it can get: the others go on answering.
 
 systemd can't limit units inside these containers, so that is only asserted of their settings, and the container is
-limited instead, by Podman: what is shown is that the kernel ends the greedy app and nobody else. An app that fills the
-disk is not tried, since the containers have none of their own.
+limited instead, by Podman: what is shown is that the kernel ends the greedy app and nobody else. The containers have no
+disk of their own either: the one that is filled is a file system in memory, with the data of all apps.
 """
 
 from __future__ import annotations
@@ -24,6 +24,25 @@ def little_memory(machine, limit):
         yield
     finally:
         subprocess.run([*update, "--memory=1t", "--memory-swap=1t"], check=True, capture_output=True)
+
+
+@contextmanager
+def little_disk(machine, size):
+    """Have the data of all apps on a small file system meanwhile. Units keep the one that they were started on."""
+    data, aside = "/var/lib/flask_apps", "/var/lib/flask_apps.aside"
+    machine.output(f"cp -a {data} {aside} && mount -t tmpfs -o mode=755,size={size} tmpfs {data}")
+    machine.output(f"cp -a {aside}/. {data}")
+    try:
+        restart(machine)
+        yield
+    finally:
+        machine.output(f"umount --lazy {data}; rm -r {aside}")
+        restart(machine)
+
+
+def restart(machine):
+    units = [machine.unit(app) for app in ("burglar", "sealed", "granian")]
+    machine.output(f"systemctl restart {' '.join(units)}")
 
 
 def attack(machine, kind, seconds=6):
@@ -84,3 +103,29 @@ def test_all_threads_of_one_are_busy(machine):
         busy.terminate()
     assert report["requests"] > 50 and report["failed"] == 0, report
     machine.output(f"systemctl kill --signal=KILL {machine.unit('burglar')}")  # a stop would wait for the answers
+
+
+def test_one_fills_the_disk(machine):
+    """The others need none to answer, nor does nginx."""
+    with little_disk(machine, "64m"):
+        with machine.under_load("sealed", rate=20) as report:
+            status, body = attack(machine, "disk", 40)
+            assert status == 200 and int(body) > 10, (status, body)
+            full = machine.output("df --output=avail /var/lib/flask_apps | tail -n 1")
+            assert full.strip() == "0" and machine.get("granian.test", "/health")[0] == 200
+        assert report["requests"] > 50 and report["failed"] == 0, report
+
+
+def test_one_does_not_listen_to_sigterm(machine):
+    """Its next release takes the traffic as ever; what does not end is ended, and nobody else waits for that."""
+    worker = {"command": "trap '' TERM; while :; do sleep 1; done", "stop_timeout": 5}
+    deaf = {"env": {"DEAF": "1"}, "processes": {"deaf": worker}}
+    deploy = {"flask_apps": "{{ test_burgled_apps }}", "flask_app_only": ["burglar"]}
+    machine.deploy("--tags", "build,release", **deploy, flask_app_overrides={"burglar": deaf})
+    old = machine.live("burglar")["release"]
+    with machine.under_load("sealed", rate=20) as others, machine.under_load("burglar", rate=20) as own:
+        machine.deploy("--tags", "build,release", **deploy)
+    assert machine.live("burglar")["release"] != old
+    assert others["failed"] == own["failed"] == 0 and min(others["requests"], own["requests"]) > 50, (others, own)
+    units = f"flask-burglar@{old}.service flask-burglar.deaf@{old}:1.service"
+    machine.output(f"timeout 150 sh -c 'while systemctl is-active {units} | grep -qv inactive; do sleep 1; done'")

@@ -2,12 +2,15 @@
 
 import contextlib
 import os
+import signal
 import time
 
 import attempts
 from flask import Flask, jsonify
 
 app = Flask(__name__)
+if "DEAF" in os.environ:  # in a worker of gunicorn, after it has set its own handler
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @app.route("/", methods=["GET", "POST"])
@@ -49,6 +52,16 @@ def take_processes():
     for child in children:
         os.waitpid(child, 0)
     return str(len(children))
+
+
+@app.route("/attack/disk", methods=["POST"])
+def take_disk():
+    """Write until there is no room; tell how much it was, in MiB."""
+    written = 0
+    with contextlib.suppress(OSError), open(os.path.expanduser("~/filling"), "wb", buffering=0) as stream:
+        while True:
+            written += stream.write(bytes(1 << 20))
+    return str(written >> 20)
 
 
 @app.route("/attack/time", methods=["POST"])
