@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import PlanError, collect_secrets, make_plan
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan.reading import role_variables
 from hypothesis import given, settings
@@ -109,3 +110,32 @@ def test_a_plan_or_errors(given_variables, hostname):
     else:
         assert CANARY not in json.dumps(plan)
         assert set(collect_secrets(given_variables)) == {app["name"] for app in plan["apps"]}
+
+
+def app(number, **keys):
+    return {"name": f"app{number}", "domain": f"app{number}.test", "repository": "https://git.test/x.git", **keys}
+
+
+def test_ten_thousand_apps():
+    """All are planned, and of one that is wrong among them nothing else is told."""
+    declared = [app(number) for number in range(10_000)]
+    assert len(make_plan({"flask_apps": declared}, PLATFORM, "web1")["apps"]) == 10_000
+    declared[5_000]["domain"] = "app0.test"
+    with pytest.raises(PlanError) as caught:
+        make_plan({"flask_apps": declared}, PLATFORM, "web1")
+    assert len(caught.value.errors) == 1 and "app5000" in caught.value.errors[0]
+
+
+@pytest.mark.parametrize("key", APP_OPTIONS)
+@pytest.mark.parametrize("wrap", [str, lambda text: [text], lambda text: {"KEY": text}], ids=["text", "list", "dict"])
+def test_a_value_of_a_megabyte(key, wrap):
+    """Carried through whole, or refused in few words."""
+    value = wrap("x" * 1_000_000)
+    variables = {"flask_apps": [app(1, **{key: value})]}
+    try:
+        plan = make_plan(variables, PLATFORM, "web1")
+    except PlanError as error:
+        assert error.errors and len(str(error)) < 2_000
+    else:
+        carried = {"plan": plan["apps"], "secrets": collect_secrets(variables)}
+        assert "x" * 1_000_000 in json.dumps(carried)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 
 import pytest
 
@@ -87,13 +86,6 @@ class Board:
             user = account or "root"
             command = f'runuser -u {user} -- mariadb {database} -BNe "{statement}"'
         return (server or self.machine).host.run(f"cd / && {command}")
-
-    def wait_for(self, condition, seconds=30):
-        deadline = time.monotonic() + seconds
-        while not (found := condition()):
-            assert time.monotonic() < deadline, condition
-            time.sleep(0.2)
-        return found
 
 
 @pytest.fixture(params=["board", "mariadb-board"])

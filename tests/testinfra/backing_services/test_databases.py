@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import json
 
+from waiting import wait_for
+
 
 @contextlib.contextmanager
 def stopped(board):
@@ -20,7 +22,7 @@ def stopped(board):
         yield
     finally:
         board.machine.output(f"systemctl start {board.unit}")
-        board.wait_for(lambda: board.get("/health")[0] == 200)
+        wait_for(lambda: board.get("/health")[0] == 200)
 
 
 def test_an_app_keeps_things_without_a_password(board):
@@ -128,10 +130,10 @@ def test_a_job_is_finished_across_a_deployment(queued):
     exports = "/var/lib/flask_apps/board/exports"
     queued.deploy(version="version2")
     assert queued.get()[1] == "2"
-    found = queued.wait_for(lambda: queued.machine.host.run(f"cat {exports}/long").stdout)
+    found = wait_for(lambda: queued.machine.host.run(f"cat {exports}/long").stdout)
     assert json.loads(found)["version"] == "1" and "to be exported" in json.loads(found)["posts"]
     queued.post("/exports/short", seconds="0")
-    found = queued.wait_for(lambda: queued.machine.host.run(f"cat {exports}/short").stdout)
+    found = wait_for(lambda: queued.machine.host.run(f"cat {exports}/short").stdout)
     assert json.loads(found)["version"] == "2"
     queued.post("/uploads/kept", body="x")
     queued.deploy()

@@ -9,7 +9,8 @@ import json
 import re
 import shutil
 import subprocess
-import time
+
+from waiting import wait_for
 
 METRICS = "/var/lib/prometheus/node-exporter/flask_apps.prom"
 WATCHED = {
@@ -18,14 +19,6 @@ WATCHED = {
 }
 # https://prometheus.io/docs/instrumenting/exposition_formats/
 SAMPLE = re.compile(r'(flaskfleet_[a-z_]+)(?:\{([a-z]+="[^"\\]*"(?:,[a-z]+="[^"\\]*")*)\})? (-?[0-9.e+]+)')
-
-
-def wait_for(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    return found
 
 
 def test_metrics_and_logs(machine):

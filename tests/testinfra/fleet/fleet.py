@@ -13,10 +13,10 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from conftest import ENVIRONMENT, INVENTORY
+from waiting import wait_for
 
 WEB = ("web1", "web2", "web3")
 STATS = "admin:c4n4ry-of-stats"
@@ -89,10 +89,11 @@ class Fleet:
 
     def wait_for(self, expected, seconds=60, **where):
         """Wait until the balancer says something of machines, such as web1="UP"."""
-        deadline = time.monotonic() + seconds
-        while not all(self.states().get(name, "").startswith(state) for name, state in expected.items()):
-            assert time.monotonic() < deadline, (expected, self.states())
-            time.sleep(0.2)
+
+        def reached():
+            return all(self.states().get(name, "").startswith(state) for name, state in expected.items())
+
+        wait_for(reached, seconds, lambda: (expected, self.states()))
 
     def curl(self, *arguments):
         """(status, body) of a request from outside."""

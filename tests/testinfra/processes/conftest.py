@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
+from waiting import wait_for
 
 PARTS = ("--tags", "build,release")  # its site stays the same
 DATA = "/var/lib/flask_apps/busy"
@@ -62,12 +62,8 @@ class Busy:
         self.since = float(self.machine.output("date +%s.%N"))
 
     def wait_for(self, condition, seconds=30):
-        """Wait until ``condition()`` is true, and return it."""
-        deadline = time.monotonic() + seconds
-        while not (found := condition()):
-            assert time.monotonic() < deadline, (self.notes(), self.running())
-            time.sleep(0.2)
-        return found
+        """As conftest's, with what the app is doing when it takes too long."""
+        return wait_for(condition, seconds, lambda: (self.notes(), self.running()))
 
     def settle(self):
         """Wait until nothing of an earlier release is left, nor the watch that saw to it."""

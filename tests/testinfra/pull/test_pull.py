@@ -6,23 +6,16 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 from fleet import PASSWORD_TEXT, SECRET, SITE, head
+from waiting import wait_for
 
 SERVICE = "flaskfleet-pull.service"
 HANGING = {"name": "Hang", "ansible.builtin.shell": "setsid sleep 86399 & sleep 86399"}
 HANGS = [{"name": "Hang", "hosts": "appservers", "gather_facts": False, "tasks": [HANGING]}]
 # A pattern that is no secret's text, nor is the command that looks for it.
 EVERYWHERE = "find / /run /tmp /var/tmp /dev/shm -xdev -type f -size -64M -print0 | xargs -0 grep -slE '[%s]%s' || true"
-
-
-def wait_for(what, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not (found := what()) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return found
 
 
 def test_a_bare_host_becomes_what_the_repository_says(machine, agent):
@@ -98,11 +91,11 @@ def test_a_run_that_hangs_is_ended_with_all_its_processes(machine, agent, fleet,
     fleet.commit("One that hangs", files={"site.yml": json.dumps(HANGS)})
     agent.begin()
     try:
-        assert wait_for(lambda: machine.host.run("pgrep -f 'sleep 8639[9]'").rc == 0), agent.journal()
+        wait_for(lambda: machine.host.run("pgrep -f 'sleep 8639[9]'").rc == 0, 60, agent.journal)
         # systemd reckons from the start of the run, also when it is told meanwhile how long that may take
         machine.output(f"mkdir -p {dropin} && printf '[Service]\\nTimeoutStartSec=1\\n' > {dropin}/short.conf")
         machine.output("systemctl daemon-reload")
-        assert wait_for(lambda: machine.property(SERVICE, "ActiveState") == "failed")
+        wait_for(lambda: machine.property(SERVICE, "ActiveState") == "failed", 60)
         assert machine.host.run("pgrep -f 'sleep 8639[9]'").rc == 1
         result = agent.result()
         assert (result["state"], result["reason"]) == ("failed", "it took longer than it may")
@@ -119,7 +112,7 @@ def test_a_push_and_a_pull_at_the_same_time(machine, agent, fleet, in_force):
         agent.begin()
         push = machine.begin(**wanted, vault_token=SECRET)
         output = push.communicate()[0]
-        assert wait_for(lambda: machine.property(SERVICE, "ActiveState") in ("inactive", "failed"), 120)
+        wait_for(lambda: machine.property(SERVICE, "ActiveState") in ("inactive", "failed"), 120)
     assert push.returncode == 0, output
     result = agent.result()
     assert (result["state"], result["held"]) == ("ok", None), (result, agent.journal())
