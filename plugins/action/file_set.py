@@ -9,7 +9,8 @@ from dataclasses import replace
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ..module_utils.file_set import OPTIONS, FileSetError, encodable, pack, parse_files
+from ..module_utils.file_set.reading import encodable, parse_files
+from ..module_utils.file_set.wanted import OPTIONS, FileSetError, pack
 from ..module_utils.plan import PlanError, balancer_variables, collect_certificates, plain_variables
 from ..plugin_utils.templates import Renderer, TemplateError
 

@@ -12,7 +12,8 @@ import glob
 import json
 import os
 
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.file_set import STATE_DIRECTORY, digest_of, look
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.file_set.comparing import digest_of, look
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.file_set.wanted import STATE_DIRECTORY
 
 
 def drifted_files(state_directory=STATE_DIRECTORY):

@@ -321,7 +321,8 @@ msg:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.file_set import OPTIONS, FileSetError, run, unpack
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.file_set.running import run
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.file_set.wanted import OPTIONS, FileSetError, unpack
 
 
 def main():

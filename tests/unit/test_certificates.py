@@ -9,7 +9,8 @@ import datetime
 import stat
 
 import pytest
-from ansible_collections.flaskfleet.deploy.plugins.module_utils import certificates, file_set
+from ansible_collections.flaskfleet.deploy.plugins.module_utils import certificates
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.file_set.wanted import FileSetError
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan.certificates import problem
 from cryptography import x509
 from test_file_set import Host
@@ -57,7 +58,7 @@ def test_a_long_name():
 
 def test_openssl_that_is_not_there(host, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(file_set.FileSetError, match="docs.pem: openssl could not make a certificate: FileNotFound"):
+    with pytest.raises(FileSetError, match="docs.pem: openssl could not make a certificate: FileNotFound"):
         host.run(ENTRY)
 
 
@@ -107,7 +108,7 @@ def test_a_failing_test_brings_the_old_one_back(host):
     host.run(ENTRY)
     before = host.read("docs.pem")
     changed = {**ENTRY, "certificate": {"mode": "self_signed", "names": ["new.test"]}}
-    with pytest.raises(file_set.FileSetError):
+    with pytest.raises(FileSetError):
         host.run(changed, test_command=["false"])
     assert host.read("docs.pem") == before
 
@@ -125,5 +126,5 @@ def test_check_mode_leaves_a_good_one(host):
 
 @pytest.mark.parametrize("given", [{}, {"mode": "paper"}])
 def test_an_unknown_mode(host, given):
-    with pytest.raises(file_set.FileSetError, match="certificate.mode must be one of self_signed, provided, acme"):
+    with pytest.raises(FileSetError, match="certificate.mode must be one of self_signed, provided, acme"):
         host.run({**ENTRY, "certificate": given})

@@ -9,13 +9,13 @@ import os
 from types import SimpleNamespace
 
 import pytest
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.file_set import (
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.file_set.comparing import (
     Change,
     Found,
-    Wanted,
     difference,
     digest_of,
 )
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.file_set.wanted import Wanted
 from ansible_collections.flaskfleet.deploy.plugins.plugin_utils.drift import drift, lines
 
 COMPARED = {"__flask_app_drift_compared": True}

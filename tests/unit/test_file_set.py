@@ -18,8 +18,10 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.flaskfleet.deploy.plugins.module_utils import file_set
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.file_set import FileSetError, parse_files
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.file_set import commands, running, writing
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.file_set.comparing import Found
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.file_set.reading import parse_files
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.file_set.wanted import FileSetError, pack, unpack
 
 USER = pwd.getpwuid(os.geteuid()).pw_name
 GROUP = grp.getgrgid(os.getegid()).gr_name
@@ -52,8 +54,8 @@ class Host:
         given = [{"user": USER, "group": GROUP, **item, "dest": self.path(item["dest"])} for item in files]
         wanted = parse_files(given, [*options.get("subjects", defaults["subjects"]), "gone"])
         # the way to the host
-        wanted = file_set.unpack(file_set.pack(wanted))
-        return file_set.run({**defaults, **options}, wanted, check, diff)
+        wanted = unpack(pack(wanted))
+        return running.run({**defaults, **options}, wanted, check, diff)
 
     def place(self, name, text="foreign\n", mode=0o644):
         path = self.files / name
@@ -194,7 +196,7 @@ def test_label_is_set_before_the_file_gets_its_name(host):
     wanted = parse_files([{"dest": host.path("a"), "content": "", "user": USER, "group": GROUP}], [])
     options = dict.fromkeys(["subjects", "skipped_subjects", "test_command", "apply_commands", "directories"], [])
     options.update(owner="web", state_dir=str(host.state), purge_undeclared=False)
-    file_set.run(options, wanted, False, False, label)
+    running.run(options, wanted, False, False, label)
     assert seen == [(True, False, host.path("a"))]
 
 
@@ -529,7 +531,7 @@ def test_output_is_bounded_and_its_end_is_kept(host):
     ],
 )
 def test_commands_that_cannot_run_or_hang_have_failed(host, monkeypatch, command, message, code):
-    monkeypatch.setattr(file_set, "COMMAND_TIMEOUT", 0.2)
+    monkeypatch.setattr(commands, "COMMAND_TIMEOUT", 0.2)
     with pytest.raises(FileSetError, match=message) as caught:
         host.run(text("a"), test_command=command)
     assert caught.value.details["rc"] == code
@@ -741,7 +743,7 @@ def test_what_cannot_be_put_back_is_told_and_not_forgotten(host, monkeypatch):
     state = set()
     monkeypatch.setattr(os, "rename", stuck(rename))
     monkeypatch.setattr(os, "unlink", stuck(unlink))
-    monkeypatch.setattr(file_set, "execute", lambda *_: (state.add("restoring"), fail()))
+    monkeypatch.setattr(running, "execute", lambda *_: (state.add("restoring"), fail()))
     with pytest.raises(FileSetError) as caught:
         host.run(text("a"), text("b"), test_command=["false"])
     monkeypatch.undo()
@@ -784,7 +786,7 @@ def test_a_second_run_waits_for_the_lock(host):
 
 
 def test_waiting_for_the_lock_ends(host, monkeypatch):
-    monkeypatch.setattr(file_set, "LOCK_TIMEOUT", 0.3)
+    monkeypatch.setattr(writing, "LOCK_TIMEOUT", 0.3)
     host.run(text("a"))
     start = time.monotonic()
     with open(host.state / "web.lock", "rb") as stream:
@@ -854,4 +856,4 @@ def test_all_problems_are_told_at_once():
 def test_contents_do_not_show_in_the_repr():
     (wanted,) = parse_files([text("/a", "hunter2", vars={"x": "hunter2"})], [])
     assert "hunter2" not in repr(wanted)
-    assert "hunter2" not in repr(file_set.Found("file", content=b"hunter2"))
+    assert "hunter2" not in repr(Found("file", content=b"hunter2"))

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from .. import acme
 from ..configuration import BUILD_KEYS, RELEASE_KEYS
-from ..file_set import STATE_DIRECTORY
+from ..file_set.wanted import STATE_DIRECTORY
 from ..remote import ssh_server
 from .balancer import balancer_address, plan_balancer
 from .reading import PlanError, account, balancer_variables, read
