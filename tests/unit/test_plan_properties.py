@@ -9,7 +9,7 @@ import json
 
 import pytest
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import PlanError, collect_secrets, make_plan
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan.reading import role_variables
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan.schema import role_variables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -12,8 +12,8 @@ from .reading import (
     collect_certificates,
     collect_notifications,
     collect_secrets,
-    role_variables,
 )
+from .schema import role_variables
 from .variables import misspelt_variables, plain_variables
 
 __all__ = [

@@ -12,20 +12,28 @@ import posixpath
 import re
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
-from urllib.parse import urlsplit
 
-from .. import acme
 from ..configuration import BUILD_KEYS, RELEASE_KEYS
-from ..file_set.wanted import STATE_DIRECTORY
 from ..remote import ssh_server
 from .balancer import balancer_address, plan_balancer
 from .reading import PlanError, account, balancer_variables, read
 from .rules import without_credentials
 from .schema import ROLES
 from .services import database_of, plan_services, services_of
+from .sites import (
+    authority_certificates,
+    has_tls,
+    renewal_files,
+    scheme_of,
+    selinux_files,
+    site_files,
+    site_of_app,
+    site_of_list,
+    tls_of,
+    trust_balancers,
+    url_of,
+)
 
-CERTIFICATES = "/etc/nginx/certificates"
-PAGES = "/etc/nginx/pages"
 TEMPLATES = ROLES / "flask_app" / "templates"
 
 _SETTINGS = (
@@ -49,14 +57,6 @@ _RELEASE_FILES = {
 }
 # A release's socket below the app's runtime directory. granian makes its own, in a directory that only it may write to.
 _SOCKETS = {"gunicorn": "{release}.sock", "granian": "{release}/web.sock"}
-# What browsers are told unless an app or a site says something else.
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "SAMEORIGIN",
-    "Referrer-Policy": "strict-origin-when-cross-origin",
-}
-# Links to the releases in which nginx looks for static files.
-_RELEASES = ("current", "previous")
 CACHE_ROOT = "/var/cache/flask_apps"
 _UNIT_TEMPLATES = ("web.service.j2", "web.socket.j2", "base/sandbox.conf.j2", "base/limits.conf.j2")
 
@@ -113,15 +113,15 @@ def make_plan(
         app["release_leader"] = _leader(app, settings, inventory) if inventory and not rollback else ""
         app["release_hold"] = _hold(app, settings)
         app["directories"] = _directories_of_app(app)
-    sites = [_site_of_app(app) for app in apps]
-    sites += [_site(site) for site in declared.sites if site["state"] == "present"]
+    sites = [site_of_app(app) for app in apps]
+    sites += [site_of_list(site) for site in declared.sites if site["state"] == "present"]
     balancers = _balancers(settings, inventory)
-    _trust([address for address in balancers.values() if address], sites)
+    trust_balancers([address for address in balancers.values() if address], sites)
     return {
         "apps": apps,
         "absent": [app["name"] for app in selected if app["state"] == "absent"],
         "sites": sites,
-        "ports": [80, 443] if any(_has_tls(each) for each in everything) else [80],
+        "ports": [80, 443] if any(has_tls(each) for each in everything) else [80],
         "unit_files": _unit_files(apps),
         "calendars": [
             f"{app['name']}: schedules.{name}.on_calendar: {schedule['on_calendar']}"
@@ -129,10 +129,10 @@ def make_plan(
             for name, schedule in app["schedules"].items()
         ],
         "directories": _directories_of_host(settings),
-        "site_files": _site_files(sites, everything, settings, platform),
-        "acme": _acme(sites, declared, settings, platform),
-        "renewal_files": _renewal_files(settings, platform),
-        "selinux_files": _selinux_files(declared, settings, platform),
+        "site_files": site_files(sites, everything, settings, platform),
+        "acme": authority_certificates(sites, declared, settings, platform),
+        "renewal_files": renewal_files(settings, platform),
+        "selinux_files": selinux_files(declared, settings, platform),
         "interpreters": _interpreters(apps),
         "packages": sorted({*platform.get("packages", ()), *_packages_of_apps(apps, platform)}),
         "services": _services(apps, declared, settings, platform, inventory),
@@ -161,14 +161,6 @@ def _balancers(settings, inventory):
     """The inventory's balancers and their addresses, empty where it is not known."""
     found = inventory.balancers_of(settings["nginx_site_balancer_group"]) if inventory else {}
     return {host: balancer_address(*places) for host, places in found.items()}
-
-
-def _trust(balancers, sites):
-    """Have sites take the client's address from balancers, and from nobody else whom they don't name."""
-    for site in sites:
-        site["trusted_proxies"] = list(dict.fromkeys([*site["trusted_proxies"], *balancers]))
-        # What a balancer asks without naming a client is its own check.
-        site["allow"] = list(dict.fromkeys([*site["allow"], *balancers])) if site["allow"] else []
 
 
 def _interpreters(apps):
@@ -252,8 +244,8 @@ def _app(app, settings, platform, label, taken, templates):
         "own_user": not app["user"],
         "server_names": [app["domain"], *app["aliases"], *on_this_host],
         "static": [{**entry, "path": posixpath.normpath(entry["path"])} for entry in app["static"]],
-        "tls": _tls(app),
-        "url": _url(app),
+        "tls": tls_of(app),
+        "url": url_of(app),
         "entrypoint": f"{module}:{function or 'app'}",
         "python": {"declared": app["python"], "executable": _executable(app["python"], platform)},
         "requirements": posixpath.normpath(app["requirements"]) if app["requirements"] else "",
@@ -262,7 +254,7 @@ def _app(app, settings, platform, label, taken, templates):
         "shared_paths": [posixpath.normpath(path) for path in app["shared_paths"]],
         "health": {
             "host": app["domain"],
-            "scheme": _scheme(app),
+            "scheme": scheme_of(app),
             "path": app["health_path"],
             "timeout": app["health_timeout"],
             "statuses": [_status(status) for status in app["health_status"]],
@@ -341,70 +333,6 @@ def _rollback_targets(apps, given):
     return {app["name"]: given.get(app["name"], "") for app in apps if not given or app["name"] in given}
 
 
-def _site_of_app(app):
-    """The site of an app as the templates of sites see it."""
-    return {
-        **app["site"],
-        **_settings(app["site"], app["tls"]),
-        **{key: app[key] for key in ("name", "domain", "server_names", "url", "tls")},
-        **_certificate(app),
-        "challenges": _challenges(app),
-        "app": app["name"],
-        "upstream": f"flask_{app['name']}",
-        "servers": [f"unix:{app['upstream_socket']}"],
-        "static": [
-            _static(
-                entry,
-                *(posixpath.join(app["paths"][link], "build", app["path"], entry["path"]) for link in _RELEASES),
-            )
-            for entry in app["static"]
-        ],
-        "balancing": "round_robin",
-        "root": "",
-        "redirect": "",
-    }
-
-
-def _settings(site, tls):
-    """Settings of a site that the templates take in another shape: all its headers, the names of its variables."""
-    headers = dict(_HEADERS)
-    if tls["mode"] != "none" and tls["hsts_max_age"]:
-        headers["Strict-Transport-Security"] = f"max-age={tls['hsts_max_age']}"
-    for name, value in site["headers"].items():
-        same = next((known for known in headers if known.lower() == name.lower()), name)
-        headers[same] = value
-    return {"headers": {name: value for name, value in headers.items() if value}}
-
-
-def _static(entry, *folders):
-    """Static files as the templates of sites see them. folders: where a file is looked for, the first one wins."""
-    paths = [posixpath.normpath(folder) for folder in folders]
-    return {"url": entry["url"].rstrip("/"), "folders": paths, "expires": entry["expires"]}
-
-
-def _site(site):
-    """A site of `nginx_sites` as the templates of sites see it, in the same shape."""
-    planned = {
-        **site,
-        **_settings(site, site["tls"]),
-        "server_names": [site["domain"], *site["aliases"]],
-        "url": _url(site),
-        "tls": _tls(site),
-        **_certificate(site),
-        "challenges": _challenges(site),
-        "app": "",
-        "upstream": f"site_{site['name']}",
-        "servers": site["upstream"],
-        "static": [_static(entry, entry["path"]) for entry in site["static"]],
-    }
-    # A redirection without a path keeps the requested one, as it was sent.
-    if planned["redirect"] and not urlsplit(planned["redirect"]).path:
-        planned["redirect"] += "$request_uri"
-    for key in ("aliases", "state"):
-        del planned[key]
-    return planned
-
-
 def _unit_files(apps):
     """What each app has in systemd's folders, as `file_set` takes it."""
     files = []
@@ -459,141 +387,6 @@ def _directories_of_app(app):
         *(_directory(path, "0700", app["user"], group, name) for path in (paths["data"], f"{CACHE_ROOT}/{name}")),
         _directory(paths["runtime"], subject=name),
     ]
-
-
-def _has_tls(site):
-    return site["state"] == "present" and site["tls"]["mode"] != "none"
-
-
-def _has_acme(site):
-    return _has_tls(site) and site["tls"]["mode"] == "acme"
-
-
-def _scheme(site):
-    return "http" if site["tls"]["mode"] == "none" else "https"
-
-
-def _url(site):
-    return f"{_scheme(site)}://{site['domain']}/"
-
-
-def _tls(site):
-    """What is no secret of it, and not what a plan should carry along."""
-    return {key: value for key, value in site["tls"].items() if key not in ("certificate", "certificate_key")}
-
-
-def _certificate(site):
-    """Paths of the certificate with its issuers, and of its key. Both are one file: a reload never meets half of it."""
-    path = "" if site["tls"]["mode"] == "none" else f"{CERTIFICATES}/{site['name']}.pem"
-    return {"certificate": path, "certificate_key": path}
-
-
-def _source(site):
-    """Where its certificate comes from, as `file_set` takes it."""
-    mode = site["tls"]["mode"]
-    if mode == "acme":
-        return {"mode": mode, "lineage": acme.Lineage(site["name"]).live}
-    return {"mode": mode, "names": site["server_names"]}
-
-
-def _challenges(site):
-    """The folder with the answers to an authority's challenges."""
-    return acme.CHALLENGES if site["tls"]["mode"] == "acme" else ""
-
-
-def _acme(sites, declared, settings, platform):
-    """The certificates that an authority issues, as `acme_certificates` takes them.
-
-    A certificate is for the declared names: no authority can reach the one of a host from outside, as a rule.
-    """
-    everything = [*declared.apps, *declared.sites]
-    names = {each["name"]: [each["domain"], *each["aliases"]] for each in everything}
-    unselected = {app["name"] for app in declared.apps} - set(declared.only)
-    wanted = any(_has_acme(each) for each in everything)
-    certificates = [
-        {"name": site["name"], "domains": names[site["name"]], "file": site["certificate"]}
-        for site in sites
-        if site["tls"]["mode"] == "acme"
-    ]
-    return {
-        "certificates": certificates,
-        "removed": sorted(names.keys() - unselected - {each["name"] for each in certificates}),
-        "declared": list(names),
-        "purge_undeclared": settings["nginx_site_purge_undeclared"],
-        "wanted": wanted,
-        "timer": platform.get("renewal_timer", "") if wanted else "",
-        **{key: settings[f"nginx_site_acme_{key}"] for key in ("directory", "key_type", "email", "ca_file")},
-    }
-
-
-def _renewal_files(settings, platform):
-    """What renewals by certbot's timer take, as `file_set` takes it."""
-    if "sites_available" not in platform:
-        return []
-    files = [
-        {"content": "Answers to the challenges of certificate authorities.\n", "dest": f"{acme.CHALLENGES}/README"},
-        {
-            "template": "renewed.sh.j2",
-            "dest": "/etc/letsencrypt/renewal-hooks/deploy/flaskfleet",
-            "mode": "0755",
-            "vars": {"prefix": acme.PREFIX, "certificates": CERTIFICATES, "state": f"{STATE_DIRECTORY}/nginx_site"},
-        },
-    ]
-    if settings["nginx_site_acme_ca_file"] and "renewal_timer" in platform:
-        unit = platform["renewal_timer"].replace(".timer", ".service")
-        variables = {"ca_file": settings["nginx_site_acme_ca_file"]}
-        path = f"/etc/systemd/system/{unit}.d/flaskfleet.conf"
-        files.append({"template": "renewal.conf.j2", "dest": path, "vars": variables})
-    return files
-
-
-def _selinux_files(declared, settings, platform):
-    """The module of the policy with what nginx needs beyond it, as `file_set` takes it."""
-    if "selinux_module" not in platform:
-        return []
-    folder = settings["flask_app_runtime_root"]
-    # Policies see one of these as the other, and differ in which.
-    folders = sorted({folder, re.sub("^(/var)?/run/", "/run/", folder), re.sub("^(/var)?/run/", "/var/run/", folder)})
-    servers = [server for site in declared.sites if site["state"] == "present" for server in site["upstream"]]
-    variables = {"folders": folders, "network": any(not server.startswith("unix:") for server in servers)}
-    return [{"template": "selinux.cil.j2", "dest": platform["selinux_module"], "vars": variables}]
-
-
-def _site_files(sites, everything, settings, platform):
-    """The sites of nginx, as `file_set` takes them: with Debian's layout each is linked from sites-enabled.
-
-    everything: all declared apps and sites, also those that are left out of this run.
-    """
-    if "sites_available" not in platform:
-        return []
-    available, enabled = platform["sites_available"], platform["sites_enabled"]
-    wanted = [(site["template"] or "site.conf.j2", site["domain"], site["name"], {}) for site in sites]
-    if settings["nginx_site_default_server"]:
-        wanted.append(("default.conf.j2", "_default", "", {"tls": any(_has_tls(each) for each in everything)}))
-    files = [
-        {
-            "certificate": _source(site),
-            "dest": site["certificate"],
-            "mode": "0600",
-            "sensitive": True,
-            "subject": site["name"],
-        }
-        for site in sites
-        if site["tls"]["mode"] != "none"
-    ]
-    files += [
-        {"template": site["error_page"], "dest": f"{PAGES}/{site['name']}.html", "subject": site["name"]}
-        for site in sites
-        if site["error_page"]
-    ]
-    for template, name, subject, variables in wanted:
-        files.append({"template": template, "dest": f"{available}/{name}.conf", "subject": subject, "vars": variables})
-        if available != enabled:
-            link = posixpath.relpath(f"{available}/{name}.conf", enabled)
-            files.append({"link": link, "dest": f"{enabled}/{name}.conf", "subject": subject})
-    if platform.get("default_site") and settings["nginx_site_default_server"]:
-        files.append({"state": "absent", "dest": platform["default_site"], "takeover": True})
-    return files
 
 
 def _executable(declared, platform):

@@ -285,3 +285,9 @@ class Judge:
 
 def _is_short(value):
     return len(value) <= 40 if isinstance(value, str) else isinstance(value, (int, float)) and abs(value) < 10**15
+
+
+def role_variables() -> dict[str, Option]:
+    """List the variables that a plan reads: those of the roles, `flask_apps` as flask_app specifies it."""
+    roles = ("load_balancer", "backing_service", "nginx_site", "flask_app")
+    return {name: option for role in roles for name, option in role_options(role).items()}
