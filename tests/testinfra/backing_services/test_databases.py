@@ -80,6 +80,29 @@ def test_a_release_with_a_migration_keeps_what_is_there_and_so_does_the_way_back
     board.sql("ALTER TABLE post DROP COLUMN likes; UPDATE alembic_version SET version_num = 'posts'")
 
 
+def test_the_data_of_a_dump_come_back(board):
+    """After a migration, and into a database that is empty, as on a fresh host."""
+    declared = {"database": {"engine": board.engine, "backups": 2}}
+    board.deploy(**declared)
+    board.post("/posts", body="kept")
+    board.deploy(version="version2", **declared)
+    board.post("/posts", body="lost")
+    back = board.machine.attempt(playbook="rollback", **board.variables(**declared))
+    assert back.returncode == 0 and "which flaskfleet.deploy.restore takes back" in " ".join(back.stderr.split())
+    restore = {"flask_restore_app": board.name, "flask_restore_host": board.machine.name}
+    dumps = board.machine.output(f"ls /var/backups/flask_apps/{board.name}").split()
+    assert len(dumps) == 2 and dumps[-1] in board.machine.deploy(playbook="restore", **restore)
+    assert board.get()[1] == "1" and board.posts()[-1] == "kept"
+    force = {"postgresql": " WITH (FORCE)", "mariadb": ""}
+    elsewhere = {"postgresql": "postgres", "mariadb": "mysql"}
+    dropped = board.sql(f"DROP DATABASE {board.database}{force[board.engine]}", database=elsewhere[board.engine])
+    assert dropped.rc == 0, dropped.stderr
+    board.deploy("--tags", "services")
+    assert board.get("/posts")[0] == 500
+    board.machine.deploy(playbook="restore", **restore)
+    assert board.posts()[-1] == "kept"
+
+
 def test_a_migration_that_fails_halfway(board):
     before, posts = board.live, board.posts()
     said = board.fail(version="broken", release_commands=["flask db upgrade"])
