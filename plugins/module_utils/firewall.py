@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import xml.etree.ElementTree
 
 _SERVICES = {80: "http", 443: "https"}
 # action, protocol, ports, destination, source's port, source, two words on profiles if it is made of any, direction
@@ -77,6 +76,8 @@ def _open_in_firewalld(root):
     match = re.search(r"^DefaultZone=(\S+)$", _text(root, "etc/firewalld/firewalld.conf"), re.MULTILINE)
     name = f"{match[1] if match else 'public'}.xml"
     text = _text(root, f"etc/firewalld/zones/{name}") or _text(root, f"usr/lib/firewalld/zones/{name}")
+    import xml.etree.ElementTree  # here, since most hosts have no firewalld, and it takes longer than the rest
+
     try:
         zone = xml.etree.ElementTree.fromstring(text)
     except xml.etree.ElementTree.ParseError:

@@ -136,7 +136,8 @@ errors:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.acme import OPTIONS, carry_out
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.acme import carry_out
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.lineages import OPTIONS
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import unexpected
 
 

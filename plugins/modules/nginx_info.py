@@ -120,7 +120,7 @@ import glob
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flaskfleet.deploy.plugins.module_utils import acme, firewall
+from ansible_collections.flaskfleet.deploy.plugins.module_utils import firewall, lineages
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.nginx import (
     listeners,
     parse_build,
@@ -169,7 +169,7 @@ def main():
         enabled=sorted(glob.glob(os.path.join(directory, "*"))) if directory else [],
         closed=firewall.look(wanted["ports"])[1],
         selinux=os.path.exists("/sys/fs/selinux/enforce"),
-        acme=acme.look({**acme.NOTHING, **wanted["acme"]}),
+        acme=lineages.look({**lineages.NOTHING, **wanted["acme"]}),
     )
 
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.flaskfleet.deploy.plugins.module_utils import acme, certificates
+from ansible_collections.flaskfleet.deploy.plugins.module_utils import acme, certificates, lineages
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import PlanError
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan.certificates import problem
 from test_file_set import Host
@@ -197,7 +197,8 @@ class Certbot:
 @pytest.fixture
 def certbot(tmp_path, monkeypatch):
     certbot = Certbot(tmp_path / "letsencrypt")
-    monkeypatch.setattr(acme, "_run", certbot.run)
+    for module in (acme, lineages):
+        monkeypatch.setattr(module, "run_command", certbot.run)
     monkeypatch.setattr(acme, "_unreachable", lambda directory: "")
     monkeypatch.setattr(acme.shutil, "which", lambda *_arguments, **_path: "/usr/bin/certbot")
     monkeypatch.setattr(acme.time, "sleep", lambda seconds: None)
@@ -207,7 +208,7 @@ def certbot(tmp_path, monkeypatch):
 def options(*wanted, **more):
     """wanted: (name, host names)"""
     listed = [{"name": name, "domains": domains, "file": f"/nowhere/{name}.pem"} for name, domains in wanted]
-    return {**acme.NOTHING, "directory": DIRECTORY, "email": "", "ca_file": "", "certificates": listed, **more}
+    return {**lineages.NOTHING, "directory": DIRECTORY, "email": "", "ca_file": "", "certificates": listed, **more}
 
 
 def carry_out(certbot, *wanted, check_mode=False, **more):
@@ -264,7 +265,7 @@ def test_what_the_timer_has_missed_is_ordered(certbot, monkeypatch, days, due):
     carry_out(certbot, DOCS_NAMES)
     now = time.time() + days * DAY
     monkeypatch.setattr(acme.time, "time", lambda: now)
-    assert acme.look(options(DOCS_NAMES), str(certbot.root))["due"] == (
+    assert lineages.look(options(DOCS_NAMES), str(certbot.root))["due"] == (
         {"docs": "it was not renewed in time"} if due else {}
     )
 
@@ -293,7 +294,8 @@ def test_a_refused_order_stops_no_other(certbot):
 
 def test_an_authority_that_is_not_there_is_asked_once(certbot, monkeypatch):
     monkeypatch.undo()
-    monkeypatch.setattr(acme, "_run", certbot.run)
+    for module in (acme, lineages):
+        monkeypatch.setattr(module, "run_command", certbot.run)
     result = carry_out(certbot, DOCS_NAMES, ("b", ["b.test"]), directory="https://127.0.0.1:1/dir")
     reason = "no certificate was issued: https://127.0.0.1:1/dir can't be reached: [Errno 111] Connection refused"
     assert result["errors"] == [f"docs: {reason}", f"b: {reason}"]
@@ -351,8 +353,8 @@ def test_check_mode_asks_nobody(certbot):
 
 
 def test_where_nothing_is_wanted_nothing_is_called(monkeypatch):
-    monkeypatch.setattr(acme, "_run", None)
-    found = acme.look(acme.NOTHING, "/nowhere")
+    monkeypatch.setattr(lineages, "run_command", None)
+    found = lineages.look(lineages.NOTHING, "/nowhere")
     assert found == {"there": [], "due": {}, "stale": [], "kept": [], "renewing": True, "todo": False}
 
 

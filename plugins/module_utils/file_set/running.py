@@ -9,8 +9,8 @@ import contextlib
 import os
 from dataclasses import replace
 
-from ..acme import issued
 from ..certificates import CertificateError, self_signed, usable
+from ..lineages import issued
 from .commands import execute
 from .comparing import describe, find_ids, is_as_said, look, make_plan
 from .wanted import FileSetError, chain_of

@@ -9,7 +9,7 @@ import posixpath
 import re
 from urllib.parse import urlsplit
 
-from .. import acme
+from .. import lineages
 from ..file_set.wanted import STATE_DIRECTORY
 
 CERTIFICATES = "/etc/nginx/certificates"
@@ -127,13 +127,13 @@ def _source(site):
     """Where its certificate comes from, as `file_set` takes it."""
     mode = site["tls"]["mode"]
     if mode == "acme":
-        return {"mode": mode, "lineage": acme.Lineage(site["name"]).live}
+        return {"mode": mode, "lineage": lineages.Lineage(site["name"]).live}
     return {"mode": mode, "names": site["server_names"]}
 
 
 def _challenges(site):
     """The folder with the answers to an authority's challenges."""
-    return acme.CHALLENGES if site["tls"]["mode"] == "acme" else ""
+    return lineages.CHALLENGES if site["tls"]["mode"] == "acme" else ""
 
 
 def authority_certificates(sites, declared, settings, platform):
@@ -166,12 +166,12 @@ def renewal_files(settings, platform):
     if "sites_available" not in platform:
         return []
     files = [
-        {"content": "Answers to the challenges of certificate authorities.\n", "dest": f"{acme.CHALLENGES}/README"},
+        {"content": "Answers to the challenges of certificate authorities.\n", "dest": f"{lineages.CHALLENGES}/README"},
         {
             "template": "renewed.sh.j2",
             "dest": "/etc/letsencrypt/renewal-hooks/deploy/flaskfleet",
             "mode": "0755",
-            "vars": {"prefix": acme.PREFIX, "certificates": CERTIFICATES, "state": f"{STATE_DIRECTORY}/nginx_site"},
+            "vars": {"prefix": lineages.PREFIX, "certificates": CERTIFICATES, "state": f"{STATE_DIRECTORY}/nginx_site"},
         },
     ]
     if settings["nginx_site_acme_ca_file"] and "renewal_timer" in platform:
