@@ -21,7 +21,13 @@ import time
 
 from ansible_collections.flaskfleet.deploy.plugins.module_utils import seal
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.dependencies import Dependencies
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.mirror import CHECK_OUT, FETCH, Mirror
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.mirror import (
+    CHECK_OUT,
+    FETCH,
+    Mirror,
+    build_unit,
+    hidden_folders,
+)
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import (
     CACHE_ROOT,
     App,
@@ -76,7 +82,7 @@ class Builder:
         self.settings = settings
         self.damaged = {}
         self.root = settings["root"]
-        self.hidden = [settings[name] for name in ("root", "data_root", "runtime_root")]
+        self.hidden = hidden_folders(settings)
         self.dependencies = Dependencies(settings, self.hidden)
 
     # --- what is there ---
@@ -287,11 +293,6 @@ class Builder:
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------
-
-
-def build_unit(app):
-    """Beginning of the names of the units that an app's build runs in."""
-    return f"flask-{app['name']}.build"
 
 
 def build_stem(app, commit):

@@ -104,6 +104,16 @@ HINTS = {
 SUBMODULES = 200  # as many as an app may have, those of submodules included
 
 
+def build_unit(app):
+    """Beginning of the names of the units that an app's build runs in."""
+    return f"flask-{app['name']}.build"
+
+
+def hidden_folders(settings):
+    """The folders of all apps, of which a build sees no more than it needs. ``settings``: the plan's."""
+    return [settings[name] for name in ("root", "data_root", "runtime_root")]
+
+
 class Mirror:
     """The mirror of one app.
 

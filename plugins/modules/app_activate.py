@@ -124,7 +124,7 @@ errors:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flaskfleet.deploy.plugins.module_utils import activation, memory, upkeep
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.builds import Builder
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.mirror import Mirror, build_unit, hidden_folders
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.payload import decode, scrub
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import App, LockTimeout, lock, note_run
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import (
@@ -249,7 +249,7 @@ class Run:
         """What a person wants to see of each change, with --diff."""
         if not self.module._diff:
             return
-        builder = Builder(self.settings)
+        hidden = hidden_folders(self.settings)
         planned = {app["name"]: app for app in self.plan["apps"]}
         self.result["diff"] = []
         for each in activations:
@@ -257,7 +257,8 @@ class Run:
                 continue
             before = (each.host.release(each.live) or {}).get("commit") if each.live else None
             span = (each.recipe["commit"], before) if each.back else (before, each.recipe["commit"])
-            commits = builder.mirror(planned[each.host.name]).commits(*span) if before and span[0] != span[1] else []
+            app = planned[each.host.name]
+            commits = Mirror(app, build_unit(app), hidden).commits(*span) if before and span[0] != span[1] else []
             text = changes(each.host.name, each.live, each.release, commits, each.changes(), each.back)
             self.result["diff"].append({"prepared": text})
 

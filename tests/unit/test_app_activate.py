@@ -41,7 +41,7 @@ def execute(app, systemd, monkeypatch, capsys):
     """Run the module over the apps hello and other; returns its result."""
     monkeypatch.setattr(app_activate.upkeep, "WANTS", "/nowhere")
     mirror = SimpleNamespace(commits=lambda old, new: [f"{old[:1]}..{new[:1]}"])
-    monkeypatch.setattr(app_activate.Builder, "mirror", lambda self, app: mirror)
+    monkeypatch.setattr(app_activate, "Mirror", lambda app, unit, hidden: mirror)
 
     def run(check=False, diff=False, rollback=None, builds=None, leader="web1", **more):
         variables = {"flask_apps": APPS, "flask_app_root": app.root, **more}
