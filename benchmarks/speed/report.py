@@ -50,6 +50,19 @@ def table(found: dict) -> list[str]:
     return lines
 
 
+def slopes(rows: list[dict]) -> list[str]:
+    """Lines of Markdown: what one more app, or one more host, adds between the shortest and the longest list."""
+    lines = ["", "| what | who | from | to | one more adds |", "|---|---|---|---|---|"]
+    for what in ("nothing changed", "nothing changed, one app"):
+        for who in dict.fromkeys(row["who"] for row in rows if row["what"] == what):
+            sizes = sorted(row["size"] for row in rows if (row["what"], row["who"]) == (what, who))
+            few, many = sizes[0], sizes[-1]
+            if few < many and who != "empty play":
+                more = median(rows, what, many, who) - median(rows, what, few, who)
+                lines.append(f"| {what} | {who} | {few} | {many} | {more / (many - few):.3f} s |")
+    return lines
+
+
 def draw(found: dict, path: Path) -> None:
     """One small picture for each thing that was measured for several sizes, and one of the requests."""
     rows = found["rows"]
@@ -85,7 +98,7 @@ def draw(found: dict, path: Path) -> None:
 def main() -> None:
     path = Path(sys.argv[1])
     found = json.loads(path.read_text())
-    lines = table(found)
+    lines = table(found) + slopes(found["rows"])
     path.with_suffix(".md").write_text("\n".join(lines) + "\n")
     draw(found, path)
     print("\n".join(lines))

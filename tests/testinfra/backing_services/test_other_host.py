@@ -84,6 +84,20 @@ def test_a_password_that_somebody_rotated(peer, server, password):
     assert peer.get("/health")[0] == 200
 
 
+def test_a_password_that_is_gone_stops_that_app_alone(peer, spare, server):
+    path = f"/var/lib/flaskfleet/passwords/{peer.engine}-peer"
+    before = peer.live, spare.live
+    changes = {each: {"env": {"TRY": "gone"}} for each in (peer.name, spare.name)}
+    variables = {**peer.variables(), "flask_app_only": list(changes), "flask_app_overrides": changes}
+    server(f"mv {path} {path}.aside")
+    try:
+        result = peer.machine.attempt("--tags", "build,release", **variables)
+    finally:
+        server(f"mv {path}.aside {path}")
+    assert result.returncode != 0 and "keeps no password for it" in " ".join(result.stdout.split())
+    assert peer.live == before[0] and spare.live != before[1] and peer.get("/health")[0] == 200
+
+
 def test_the_end(peer):
     """An app that goes leaves its database, in which it finds everything when it comes back."""
     posts = peer.posts()
