@@ -43,7 +43,7 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import b
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import run, stop
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.step_error import BuildError, of_command
 
-ACCOUNT_COMMENT = "Runs Flask apps"  # as in the role's template app.sysusers.conf.j2; tells our accounts from others
+ACCOUNT_COMMENT = "Runs Flask apps"  # as in roles/flask_app/vars/main.yml; tells our accounts from others
 ORPHAN_AGE = 3600  # seconds
 # https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 POINTER, LONGEST_POINTER = b"version https://git-lfs.github.com/spec/v1\n", 1024
@@ -74,7 +74,7 @@ done
 class Builder:
     """Makes the builds of one host.
 
-    :param settings: the plan's settings: root, data_root, runtime_root, installer, index_url, ca_file
+    :param settings: the plan's settings: root, data_root, runtime_root, rebuild, installer, index_url, ca_file
     :ivar damaged: {name of an app: seal.Condition} of builds that were wanted and are not as they were made
     """
 

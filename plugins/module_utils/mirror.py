@@ -268,7 +268,7 @@ class Mirror:
             return None
         return lines[:SHOWN_COMMITS] + ["… and more"] * (len(lines) > SHOWN_COMMITS)
 
-    def _run(self, command, writable, directory="/", settings=None, variables=None, credentials=None, merged=False):
+    def _run(self, command, writable, directory="/", settings=None, variables=None, credentials=None):
         settings = {**SETTINGS, **(settings or {})}
         environment = {**ENVIRONMENT, **(variables or {}), "GIT_DIR": self.path, "GIT_CONFIG_COUNT": str(len(settings))}
         for number, (key, value) in enumerate(settings.items()):

@@ -87,8 +87,8 @@ def workers(master, proc="/proc"):
 def wait_for_reload(master, old, timeout, proc="/proc"):
     """Wait until new worker processes take connections and none of the old ones does; whether that came to pass.
 
-    :arg old: what ``workers`` said before the reload
-    :arg timeout: in seconds
+    :param old: what ``workers`` said before the reload
+    :param timeout: in seconds
     """
     deadline = time.monotonic() + timeout
     while True:

@@ -11,6 +11,7 @@ app. Standard library only.
 
 Layout of an app's directory, see docs/architecture.md:
 
+    repo.git/                                 the mirror of its repository
     builds/<build>/, builds/<build>.json      the second is written last and marks a complete build
     builds/<build>.seal                       what its files were like then
     current -> releases/<release>
@@ -18,12 +19,14 @@ Layout of an app's directory, see docs/architecture.md:
     releases/<release>/        build -> ../../builds/<build>, web.sock -> the socket, the server's settings,
                                environment, service.conf (what systemd is told of this release alone),
                                <process>.service (the unit of a process beside the web process), release.json
-    marks/<release>.json       {"state": "settling" | "settled" | "failed", "previous", "replaced", "reason", "at",
-                               "since", "proven", "release_commands"}
+    marks/<release>.json       {"state": "settling" | "settled" | "failed", "previous", "replaced", "since", "proven",
+                               "release_commands", "backup"}, of one that failed also {"at", "step", "reason",
+                               "command", "status", "journal", "returned_to"}
 
 In a mark, ``previous`` is what had the traffic before and gets it back when the release fails; ``replaced`` is what the
 release was deployed over, where a rollback leads; ``since`` is when it got the traffic; ``proven`` is true from the
-first time on that it settled; ``release_commands`` is how many of its release commands were done.
+first time on that it settled; ``release_commands`` is how many of its release commands were done; ``backup`` is the
+dump that was made before them.
 """
 
 from __future__ import annotations
@@ -1100,7 +1103,7 @@ def main(arguments=None):
         usage="flask-app [--root ROOT] APP COMMAND [ARGUMENT...]",
         description="Run a command in the live release of an app on this host: as its user, in its sandbox and"
         " environment, such as `flask-app hello flask shell`.",
-        epilog="systemd calls `live APP`, `settle APP RELEASE`, `drain APP RELEASE` `schedule APP SCHEDULE` and"
+        epilog="systemd calls `live APP`, `settle APP RELEASE`, `drain APP RELEASE`, `schedule APP SCHEDULE` and"
         " `metrics FILE`, and Ansible `calendar EVENT...`. For an app of such a name, write"
         " `flask-app run APP COMMAND`.",
     )

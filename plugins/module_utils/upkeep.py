@@ -183,7 +183,7 @@ def unsettled(activations):
     return [each for unit, each in candidates.items() if states.get(unit, {}).get("ActiveState") != "active"]
 
 
-class Standing:
+class TargetsAndTimers:
     """The units of apps with a release that stay the same whatever the release: targets and timers.
 
     :ivar disabled: targets that would not be started at boot

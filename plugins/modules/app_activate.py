@@ -185,7 +185,7 @@ class Run:
         found = upkeep.Upkeep(activations)
         for each in activations:
             self.report(each, found)
-        self.result["changed"] = self.result["changed"] or bool(upkeep.Standing(activations))
+        self.result["changed"] = self.result["changed"] or bool(upkeep.TargetsAndTimers(activations))
 
     def perform(self):
         with lock(self.settings["root"], self.module.params["lock_timeout"]):
@@ -201,7 +201,7 @@ class Run:
                 each.host.start_settling(each.live)
                 waiting.append(each)
             live = [each for each in activations if each.error is None or each.seconds is not None]
-            standing = upkeep.Standing(live)
+            standing = upkeep.TargetsAndTimers(live)
             standing.mend()
         for each in waiting:
             each.await_verdict()

@@ -180,10 +180,6 @@ options:
         description: Owning group; any, when empty.
         type: str
         default: ""
-      subject:
-        description: What the directory is a part of, for the templates that declare it. Without effect here.
-        type: str
-        default: ""
   payload:
     description: The rendered files, which the action plugin sends in place of O(files). Not for users.
     type: str

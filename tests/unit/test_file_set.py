@@ -582,7 +582,7 @@ def test_directories_that_are_not_as_said_are_applied(host):
     path = Path(host.path("made"))
     make = ["sh", "-c", f"mkdir -p {path} && chmod 0711 {path} && echo made >> {host.path('log')}"]
     me = pwd.getpwuid(os.geteuid()).pw_name
-    directory = {"path": str(path), "mode": "0711", "user": me, "group": "", "subject": ""}
+    directory = {"path": str(path), "mode": "0711", "user": me, "group": ""}
     options = {"apply_commands": [make], "directories": [directory]}
     file = {"dest": host.path("a"), "content": "x"}
 

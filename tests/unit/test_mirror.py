@@ -326,7 +326,7 @@ def library(tmp_path):
     """A repository that is a submodule of others; it has one itself, in a folder with a space."""
     inner = Repository(tmp_path / "inner")
     library = Repository(tmp_path / "library")
-    library.commit_with_inner = add_submodule(library, inner, "../inner", "a folder/inner")
+    add_submodule(library, inner, "../inner", "a folder/inner")
     return library
 
 

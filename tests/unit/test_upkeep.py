@@ -262,16 +262,16 @@ def test_targets_are_enabled_together_and_once(live, systemd, tmp_path, monkeypa
     monkeypatch.setattr(upkeep, "WANTS", str(tmp_path / "wants"))
     other = SimpleNamespace(host=type(live.host)(live.host.root, "other"), live=None, needed=True)
     failed = SimpleNamespace(host=type(live.host)(live.host.root, "failed"), live=None, needed=False)
-    upkeep.Standing([live, other, failed]).mend()
+    upkeep.TargetsAndTimers([live, other, failed]).mend()
     targets = "flask-hello.target flask-other.target"
     assert systemd.commands == [f"enable {targets}", "start --no-block flask-other.target"]
     (tmp_path / "wants").mkdir()
     (tmp_path / "wants" / "flask-hello.target").symlink_to("/nowhere")
-    assert not upkeep.Standing([live])
+    assert not upkeep.TargetsAndTimers([live])
     systemd.units["flask-hello.target"] = {"ActiveState": "inactive"}
-    assert upkeep.Standing([live]).idle == ["flask-hello.target"]
+    assert upkeep.TargetsAndTimers([live]).idle == ["flask-hello.target"]
     systemd.commands.clear()
-    upkeep.Standing([]).mend()
+    upkeep.TargetsAndTimers([]).mend()
     assert systemd.commands == []
 
 
@@ -285,7 +285,7 @@ def test_timers_are_started_and_stopped_as_there_are_files(live, systemd, tmp_pa
     systemd.units["flask-hello.stopped.timer"] = {"ActiveState": "inactive"}
     for name in ("hello.runs", "hello.gone", "hello-2.gone"):
         (tmp_path / f"stamp-flask-{name}.timer").touch()
-    found = upkeep.Standing([live])
+    found = upkeep.TargetsAndTimers([live])
     assert (found.idle, found.forgotten) == (["flask-hello.idle.timer"], ["flask-hello.gone.timer"])
     found.mend()
     assert systemd.commands == ["start --no-block flask-hello.idle.timer", "stop flask-hello.gone.timer"]
@@ -293,7 +293,7 @@ def test_timers_are_started_and_stopped_as_there_are_files(live, systemd, tmp_pa
         "stamp-flask-hello-2.gone.timer",
         "stamp-flask-hello.runs.timer",
     ]
-    assert not upkeep.Standing([live])
+    assert not upkeep.TargetsAndTimers([live])
 
 
 def test_the_job_of_a_schedule_is_no_stray(live, systemd):

@@ -32,7 +32,6 @@ DIRECTORY_OPTIONS = {
     "mode": {"type": "str", "required": True},
     "user": {"type": "str", "required": True},
     "group": {"type": "str", "default": ""},
-    "subject": {"type": "str", "default": ""},
 }
 OPTIONS = {
     "owner": {"type": "str", "required": True},

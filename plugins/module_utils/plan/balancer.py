@@ -10,10 +10,9 @@ import ipaddress
 import re
 from typing import Any
 
-from ..haproxy import server_name
+from ..haproxy import CONFIGURATION, server_name
 from .reading import PlanError, read
 
-CONFIGURATION = "/etc/haproxy/haproxy.cfg"
 OWN = "/etc/haproxy/flaskfleet"
 # The subject of its certificate: no app or site can be called so.
 SUBJECT = "load_balancer"
@@ -23,12 +22,12 @@ _GRACE = 5
 _ANSWERS = ["2xx", "3xx", "4xx"]
 
 
-def plan_balancer(settings: dict[str, Any], platform: dict[str, Any], inventory: Any) -> dict[str, Any]:
+def plan_balancer(settings: dict[str, Any], inventory: Any) -> dict[str, Any]:
     """Plan the balancer that the inventory's own host is.
 
-    settings: the roles' variables, judged. platform: of the role load_balancer. inventory: see derive.Inventory.
+    settings: the roles' variables, judged. inventory: see derive.Inventory.
 
-    Returns {backends, domains, ports, tls, timeouts, check, files}: `files` as `file_set` takes them. Raises PlanError
+    Returns {backends, ports, tls, timeouts, check, files}: `files` as `file_set` takes them. Raises PlanError
     with all errors.
     """
     group = settings["load_balancer_group"]
@@ -63,12 +62,11 @@ def plan_balancer(settings: dict[str, Any], platform: dict[str, Any], inventory:
     tls = settings["load_balancer_tls"]["mode"] if domains else "none"
     return {
         "backends": list(backends.values()),
-        "domains": domains,
         "ports": [80] if tls == "none" else [80, 443],
         "tls": {key: settings["load_balancer_tls"][key] for key in ("redirect", "hsts_max_age")} | {"mode": tls},
         "timeouts": settings["load_balancer_timeouts"],
         "check": settings["load_balancer_check"],
-        "files": _files(backends.values(), domains, tls, settings, platform),
+        "files": _files(backends.values(), domains, tls, settings),
     }
 
 
@@ -137,7 +135,7 @@ def _taken_twice(backends):
                 yield f"{name!r} is a name of {backend['subject']} and of {holder}; a host name leads to one place"
 
 
-def _files(backends, domains, tls, settings, platform):
+def _files(backends, domains, tls, settings):
     lines = [f"{name} {backend['name']}\n" for backend in backends for name in backend["domains"]]
     files = [
         {"template": "haproxy.cfg.j2", "dest": CONFIGURATION, "takeover": True},

@@ -136,7 +136,7 @@ def make_plan(
         "interpreters": _interpreters(apps),
         "packages": sorted({*platform.get("packages", ()), *_packages_of_apps(apps, platform)}),
         "services": _services(apps, declared, settings, platform, inventory),
-        "balancer": plan_balancer(settings, platform, inventory) if "admin_socket" in platform else {},
+        "balancer": plan_balancer(settings, inventory) if "admin_socket" in platform else {},
         "declared": [app["name"] for app in declared.apps],
         "declared_sites": [each["name"] for each in everything],
         "passwords": _passwords(apps),
@@ -360,9 +360,9 @@ def _unit_files(apps):
     return files
 
 
-def _directory(path, mode="0755", user="root", group="root", subject=""):
+def _directory(path, mode="0755", user="root", group="root"):
     """A directory that tmpfiles.d declares, as `file_set` takes it."""
-    return {"path": path, "mode": mode, "user": user, "group": group, "subject": subject}
+    return {"path": path, "mode": mode, "user": user, "group": group}
 
 
 def _directories_of_host(settings):
@@ -382,10 +382,10 @@ def _directories_of_app(app):
     name, paths = app["name"], app["paths"]
     group = app["user"] if app["own_user"] else ""  # a stated account may have any
     return [
-        *(_directory(paths[key], "0711", subject=name) for key in ("root", "builds", "releases")),
-        _directory(f"{paths['root']}/marks", "0700", subject=name),
-        *(_directory(path, "0700", app["user"], group, name) for path in (paths["data"], f"{CACHE_ROOT}/{name}")),
-        _directory(paths["runtime"], subject=name),
+        *(_directory(paths[key], "0711") for key in ("root", "builds", "releases")),
+        _directory(f"{paths['root']}/marks", "0700"),
+        *(_directory(path, "0700", app["user"], group) for path in (paths["data"], f"{CACHE_ROOT}/{name}")),
+        _directory(paths["runtime"]),
     ]
 
 

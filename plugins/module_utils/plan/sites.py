@@ -36,7 +36,7 @@ def site_of_app(app):
     """The site of an app as the templates of sites see it."""
     return {
         **app["site"],
-        **_settings(app["site"], app["tls"]),
+        "headers": _headers_of(app["site"], app["tls"]),
         **{key: app[key] for key in ("name", "domain", "server_names", "url", "tls")},
         **_certificate(app),
         "challenges": _challenges(app),
@@ -56,15 +56,15 @@ def site_of_app(app):
     }
 
 
-def _settings(site, tls):
-    """Settings of a site that the templates take in another shape: all its headers, the names of its variables."""
+def _headers_of(site, tls):
+    """What browsers are told of a site, by the name of the header."""
     headers = dict(_HEADERS)
     if tls["mode"] != "none" and tls["hsts_max_age"]:
         headers["Strict-Transport-Security"] = f"max-age={tls['hsts_max_age']}"
     for name, value in site["headers"].items():
         same = next((known for known in headers if known.lower() == name.lower()), name)
         headers[same] = value
-    return {"headers": {name: value for name, value in headers.items() if value}}
+    return {name: value for name, value in headers.items() if value}
 
 
 def _static(entry, *folders):
@@ -77,7 +77,7 @@ def site_of_list(site):
     """A site of `nginx_sites` as the templates of sites see it, in the same shape."""
     planned = {
         **site,
-        **_settings(site, site["tls"]),
+        "headers": _headers_of(site, site["tls"]),
         "server_names": [site["domain"], *site["aliases"]],
         "url": url_of(site),
         "tls": tls_of(site),

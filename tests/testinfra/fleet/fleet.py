@@ -87,7 +87,7 @@ class Fleet:
         rows = csv.DictReader(page.lstrip("# ").splitlines())
         return {row["svname"]: row["status"] for row in rows if row["pxname"] == domain and row["svname"] in WEB}
 
-    def wait_for(self, expected, seconds=60, **where):
+    def wait_for(self, expected, seconds=60):
         """Wait until the balancer says something of machines, such as web1="UP"."""
 
         def reached():
