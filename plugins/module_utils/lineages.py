@@ -8,7 +8,6 @@ certbot calls what belongs to one certificate a lineage. Those of the sites carr
 
 from __future__ import annotations
 
-import calendar
 import os
 import re
 import subprocess
@@ -161,7 +160,9 @@ def _read(path):
 
 
 def _seconds(shown):
-    return calendar.timegm(time.strptime(shown, "%b %d %H:%M:%S %Y GMT"))
+    import ssl  # as in `is_sound`, which comes before
+
+    return ssl.cert_time_to_seconds(shown)  # whatever the locale calls the months
 
 
 def run_command(command, timeout=60, **environment):

@@ -13,6 +13,8 @@ from ansible.errors import AnsibleError, AnsibleUndefinedVariable
 from ansible.template import trust_as_template
 from jinja2 import TemplateSyntaxError
 
+from ..module_utils.plan.schema import ROLES
+
 
 class TemplateError(Exception):
     """A template is missing or can't be rendered; the text says where and why, and for a sensitive file no value."""
@@ -31,8 +33,9 @@ class Renderer:
             folders = [os.path.join(path, "templates") for path in task_vars["ansible_search_path"]]
         self._task_vars = task_vars
         self._loader = action._loader
-        self._own_folders = list(folders)
-        self._search_path = [self._loader.path_dwim(path) for path in template_paths] + self._own_folders
+        people = [self._loader.path_dwim(path) for path in template_paths]
+        self._search_path = people + list(folders)
+        self._of_roles = {each for each in folders if _lies_in(each, ROLES)} - set(people)
         self._templar = action._templar.copy_with_new_env(searchpath=self._search_path, available_variables=task_vars)
         self._sources = {}
 
@@ -61,7 +64,8 @@ class Renderer:
         """(The text of a template, what to have Ansible render for it): the first of that name in the search path.
 
         Ansible compiles what it renders each time, and what that includes only once: with many apps, a third of the
-        time. People's own templates may be encrypted, or begin with settings (``#jinja2:``): an include knows neither.
+        time. Only for the roles' own: others may be encrypted, or begin with settings (``#jinja2:``), of which an
+        include knows nothing.
         """
         for directory in self._search_path:
             path = os.path.join(directory, name)
@@ -70,9 +74,13 @@ class Renderer:
                     source = self._loader.get_text_file_contents(path)
                 except AnsibleError as error:  # encrypted, and no vault password is given
                     raise TemplateError(f"template {name}: {error}") from None
-                own = directory in self._own_folders and not os.path.isabs(name)
-                return source, trust_as_template(_including(name, source) if own else source)
+                of_role = directory in self._of_roles and not os.path.isabs(name)
+                return source, trust_as_template(_including(name, source) if of_role else source)
         raise TemplateError(f"template {name}: not found in {', '.join(self._search_path)}")
+
+
+def _lies_in(path, folder):
+    return os.path.realpath(path).startswith(os.path.join(folder, ""))
 
 
 def _including(name, source):

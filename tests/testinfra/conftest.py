@@ -182,6 +182,11 @@ def pytest_xdist_make_scheduler(config, log):
     return HostScheduling(config, log)
 
 
+def pytest_collection_modifyitems(items):
+    """What is checked at the end of each scenario comes last."""
+    items.sort(key=lambda item: "afterwards" in item.path.parts)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """Put what our services and nginx have logged on the host behind the message of a check that failed there."""

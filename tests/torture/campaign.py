@@ -87,6 +87,7 @@ async def mutants(host: Victim, options: argparse.Namespace, report: Report, par
     await mutants_of.hunt(host, options.seed, part)
 
 
+REPORTS = PROJECT / ".cache" / "reports"
 # In this order: the faults put the apps onto a small file system, which is gone after a reboot.
 PARTS = {
     "kills": kills,
@@ -140,15 +141,17 @@ async def main() -> int:
     parser.add_argument("--full-disks", type=int, default=12, help="disks that run full (default: %(default)s)")
     parser.add_argument("--soak", type=int, default=500, help="deployments on each host (default: %(default)s)")
     parser.add_argument("--crowd", type=float, default=60, help="minutes with many apps (default: %(default)s)")
-    parser.add_argument("--go-on", action="store_true", help="add to the report of these parts' campaign that is there")
+    parser.add_argument("--go-on", action="store_true", help="add these parts to the report that is there")
     parser.add_argument("--keep", action="store_true", help="use hosts that are there, and let them be")
     parser.add_argument("--quick", action="store_true", help="what make test runs, in a few minutes")
     options = parser.parse_args()
     if options.quick:
         vars(options).update(QUICK)
     kinds = await victims.machines.kinds_of_hosts()
+    if options.go_on:
+        options.seed = Report.seed_of(REPORTS)
     commit = (await victims.machines.output_of("git", "-C", PROJECT, "describe", "--always", "--dirty")).strip()
-    report = Report(PROJECT / ".cache" / "reports", {"seed": options.seed, "hosts": ", ".join(kinds)}, commit)
+    report = Report(REPORTS, {"seed": options.seed, "hosts": ", ".join(kinds)}, commit)
     if options.go_on:
         report.take_up(options.parts)
     print("\n".join(["torture:", f"  seed: {options.seed}", *(f"  {kind}" for kind in kinds)]), flush=True)

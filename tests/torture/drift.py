@@ -22,7 +22,7 @@ cd /opt/flask_apps
 release=$(basename "$(readlink moody/current)"); fast=$(basename "$(readlink fast/current)")
 build=moody/builds/$(basename "$(readlink moody/current/build)")
 unit=flask-moody@$release.service; settings=/etc/systemd/system/$unit.d/release.conf
-worker=flask-moody.worker@$release:1.service
+worker=flask-moody.worker@$release:1.service; units=/etc/systemd/system
 sites=/etc/nginx/sites-available; [ -d $sites ] || sites=/etc/nginx/conf.d
 available=$sites/moody.test.conf; enabled=/etc/nginx/sites-enabled/moody.test.conf
 [ -L $enabled ] || enabled=$available
@@ -53,8 +53,8 @@ DRIFTS = (
     Drift("masked socket", "systemctl mask flask-moody@$release.socket", (RELEASES,)),
     Drift("masked until the next boot", "systemctl mask --runtime --now $unit", (RELEASES,)),
     Drift("stopped worker", "systemctl stop $worker", (RELEASES,)),
-    Drift("masked worker", "systemctl mask --now $worker", (RELEASES,)),
-    Drift("deleted unit of a worker", "rm /etc/systemd/system/$worker", (RELEASES,)),
+    Drift("masked worker", "ln -sf /dev/null $units/$worker; systemctl daemon-reload", (RELEASES,)),
+    Drift("deleted unit of a worker", "rm $units/$worker", (RELEASES,)),
     Drift("stopped timer", "systemctl stop flask-moody.yearly.timer", (RELEASES,)),
     Drift("deleted timer", "rm /etc/systemd/system/flask-moody.yearly.timer", (UNITS,)),
     Drift("deleted shared folder", "rm -r /var/lib/flask_apps/moody/shared/uploads", (BUILDS,)),

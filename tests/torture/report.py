@@ -99,6 +99,11 @@ class Report:
         self.seconds = 0
         self.started = time.time()
 
+    @staticmethod
+    def seed_of(folder: Path) -> str:
+        """The seed of the report that is there."""
+        return json.loads((folder / "torture.json").read_text())["seed"]
+
     def take_up(self, without: Sequence[str]) -> None:
         """Go on with the report that is there, of the same campaign, but for these parts.
 

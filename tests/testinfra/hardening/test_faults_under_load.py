@@ -14,6 +14,8 @@ import subprocess
 import time
 from contextlib import contextmanager
 
+from waiting import wait_for
+
 
 @contextmanager
 def little_memory(machine, limit):
@@ -31,8 +33,8 @@ def little_disk(machine, size):
     """Have the data of all apps on a small file system meanwhile. Units keep the one that they were started on."""
     data, aside = "/var/lib/flask_apps", "/var/lib/flask_apps.aside"
     machine.output(f"cp -a {data} {aside} && mount -t tmpfs -o mode=755,size={size} tmpfs {data}")
-    machine.output(f"cp -a {aside}/. {data}")
     try:
+        machine.output(f"cp -a {aside}/. {data}")
         restart(machine)
         yield
     finally:
@@ -123,9 +125,14 @@ def test_one_does_not_listen_to_sigterm(machine):
     deploy = {"flask_apps": "{{ test_burgled_apps }}", "flask_app_only": ["burglar"]}
     machine.deploy("--tags", "build,release", **deploy, flask_app_overrides={"burglar": deaf})
     old = machine.live("burglar")["release"]
+    units = [f"flask-burglar@{old}.service", f"flask-burglar.deaf@{old}:1.service"]
+    assert machine.output(f"systemctl is-active {' '.join(units)}").split() == ["active"] * 2
     with machine.under_load("sealed", rate=20) as others, machine.under_load("burglar", rate=20) as own:
         machine.deploy("--tags", "build,release", **deploy)
     assert machine.live("burglar")["release"] != old
     assert others["failed"] == own["failed"] == 0 and min(others["requests"], own["requests"]) > 50, (others, own)
-    units = f"flask-burglar@{old}.service flask-burglar.deaf@{old}:1.service"
-    machine.output(f"timeout 150 sh -c 'while systemctl is-active {units} | grep -qv inactive; do sleep 1; done'")
+
+    def ended():
+        return set(machine.host.run(f"systemctl is-active {' '.join(units)}").stdout.split()) <= {"inactive", "failed"}
+
+    wait_for(ended, 150)

@@ -65,7 +65,7 @@ def test_packages_of_another_index_stay_with_who_names_it(machine):
 def test_nothing_of_a_package_is_run_outside_of_the_sandbox_of_its_app(machine):
     machine.deploy(**trapped("starter"))
     assert found(machine, "trapped", "starter.pth")
-    assert not machine.output("find /tmp -name 'started-by-*'")
+    assert not machine.output("find /tmp -maxdepth 1 -name 'started-by-*'")  # its own /tmp lies deeper
     machine.output("/opt/flask_apps/trapped/current/build/.venv/bin/python -c pass; rm /tmp/started-by-0")
 
 
@@ -73,6 +73,7 @@ def test_nothing_of_a_package_is_run_outside_of_the_sandbox_of_its_app(machine):
 def test_a_package_that_writes_elsewhere(machine, package):
     before = machine.live("trusting")
     machine.attempt(**trapped(package))  # installed or refused, both will do
+    assert f"GET /simple/{package}/{package}-1.0" in machine.output("journalctl --no-pager --unit=hostile-index")
     assert machine.output(f"find {CACHE}/.wheels {CACHE}/.sets /tmp -name poison") == ""
     assert machine.live("trusting") == before and machine.get("trusting.test", "/health")[0] == 200
 
