@@ -90,6 +90,8 @@ def test_templates_render_as_the_template_module_does(controller):
     controller.template(
         "site.j2", '{% extends "base/site.j2" %}\n{% block names %}\nmine;\n{% endblock %}\n', folder="mine"
     )
+    settings = "#jinja2: variable_start_string:'[%', variable_end_string:'%]'\n"
+    controller.template("settings.j2", f"{settings}{{{{ [% domain %] }}}}\n", folder="mine")
     files = [
         {"template": "site.j2", "dest": "site", "vars": {"domain": "a.org"}},
         {"template": "role.j2", "dest": "role", "subject": "b"},
@@ -103,12 +105,14 @@ def test_templates_render_as_the_template_module_does(controller):
         "items_var": "site",
         "variables": {"variable": "{{ inner }}", "inner": "reached"},
     }
-    done = controller.run(files, "-vvv", template_paths=["mine"], **options)
+    with_settings = [*files, {"template": "settings.j2", "dest": "settings", "vars": {"domain": "a.org"}}]
+    done = controller.run(with_settings, "-vvv", template_paths=["mine"], **options)
     assert "changed=1" in done.stdout, done.stdout + done.stderr
     assert "DEPRECATION" not in done.stdout + done.stderr and "WARNING" not in done.stdout + done.stderr
     assert done.stdout.count("Using module file") == 1
     assert controller.read("site") == "# Ansible managed\nmine;\n"
     assert controller.read("role") == "unset 2\nend\n\n"
+    assert controller.read("settings") == "{{ a.org }}\n"
     assert controller.read("number") == "5\n"
     assert controller.read("literal") == "# Ansible managed\nname {{ 7 * 7 }} reached;\n"
     assert controller.read("content") == "{{ 7 * 7 }}"
