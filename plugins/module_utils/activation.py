@@ -22,6 +22,7 @@ import time
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.backups import Backups
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.configuration import changed_settings, settings_of
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.memory import NotEnough, used
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.payload import scrub
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import (
     SHOWN_LINES,
     CommandFailed,
@@ -410,7 +411,9 @@ class Activation:
         """Mark the release as failed for this reason, and end what runs of it."""
         if self.host.release(self.release) is not None:
             told = {key: getattr(error, key, None) for key in ("step", "command", "status")}
-            told.update(reason=str(error) or type(error).__name__, journal=getattr(error, "output", []))
+            secrets = secrets_of(self.host, self.release)
+            lines = [scrub(line, secrets) for line in getattr(error, "output", [])]
+            told.update(reason=scrub(str(error), secrets) or type(error).__name__, journal=lines)
             self.host.set_mark(self.release, "failed", **told)
         self.host.discard(self.release)
         self.host.prune(self.recipe["keep_releases"], self.host.protected())
@@ -472,5 +475,5 @@ def secrets_in(environment, settings):
 
 def secrets_of(host, name):
     """The secret values in a release's environment."""
-    environment = parse_environment(read_text(os.path.join(host.releases_directory, name, "environment")))
+    environment = parse_environment(read_text(os.path.join(host.releases_directory, name, "environment")) or "")
     return secrets_in(environment, host.release(name).get("settings", {})).values()

@@ -518,6 +518,13 @@ def test_a_release_command_that_fails_keeps_the_traffic_where_it_is(host, activa
     assert not [command for command in systemd.commands if command.startswith("start")]
 
 
+def test_what_a_failed_release_said_is_kept_without_its_secrets(host, activate, commands):
+    commands.failing = ["flask seed"]
+    wanted = activate(options=MIGRATE, environment={"TOKEN": "no cache"})
+    assert outcome(wanted).output == ["no cache"]
+    assert host.mark(wanted.release)["journal"] == ["********"]
+
+
 def test_a_new_try_begins_with_the_first_release_command(host, activate, commands, stem):
     commands.failing = ["flask seed"]
     assert outcome(activate(options=MIGRATE)) is not None

@@ -126,7 +126,7 @@ def test_the_database_is_down_during_a_release_command(spare):
 def test_the_database_is_down_during_the_probe(spare):
     before = spare.live
     with stopped(spare):
-        said = spare.fail(env={"TRY": "probe"}, release_commands=[])
+        said = spare.fail(env={"TRY": "probe"}, release_commands=[], health_timeout=10)
     assert f"{spare.name}: probe: GET /health answered 503, expected 2xx, 3xx, for 10 s" in said
     assert spare.live == before and spare.get("/health")[0] == 200
 
