@@ -44,14 +44,14 @@ LEADERS = "plan.apps | items2dict(key_name='name', value_name='release_leader') 
 REPORT = f"LEADERS {{{{ inventory_hostname }}}} {{{{ {LEADERS} }}}}"
 
 
-def leaders(folder, hosts, *arguments, inventory=INVENTORY, **variables):
+def leaders(folder, hosts, *arguments, inventory=None, **variables):
     """{host: {app: leader, empty for the host itself}} as the plans of a play say."""
     tasks = [
         {"flaskfleet.deploy.plan": {}, "register": "plan"},
         {"ansible.builtin.debug": {"msg": REPORT}},
     ]
     play = {"hosts": hosts, "gather_facts": False, "tasks": tasks, "vars": variables, "serial": 1}
-    (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
+    (folder / "hosts.yml").write_text(yaml.safe_dump(inventory or INVENTORY))
     (folder / "play.yml").write_text(yaml.safe_dump([play]))
     command = [sys.executable, "-m", "ansible", "playbook", "-i", "hosts.yml", "play.yml", *arguments]
     environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS), "ANSIBLE_NOCOLOR": "1"}
