@@ -188,7 +188,8 @@ class TargetsAndTimers:
 
     :ivar disabled: targets that would not be started at boot
     :ivar idle: targets and timers that do not run
-    :ivar forgotten: timers that run and have no file any more
+    :ivar forgotten: timers that run, have no file any more and are none of what is wanted: in check mode the files of
+        these are not there yet
     """
 
     def __init__(self, activations):
@@ -199,7 +200,11 @@ class TargetsAndTimers:
         mine = tuple(f"flask-{name}." for name in targets.values())
         self.disabled = [target for target in targets if not os.path.lexists(os.path.join(WANTS, target))]
         self.idle = [*(each for each in targets if each not in active), *sorted(self._of(mine, timers - active))]
-        self.forgotten = sorted(self._of(mine, {unit for unit in active if unit.endswith(".timer")} - timers))
+        wanted = {
+            f"flask-{each.host.name}.{name}.timer" for each in activations for name in each.recipe.get("jobs", ())
+        }
+        running = {unit for unit in active if unit.endswith(".timer")}
+        self.forgotten = sorted(self._of(mine, running - timers - wanted))
 
     @staticmethod
     def _of(prefixes, units):

@@ -32,7 +32,7 @@ def live(app, systemd, monkeypatch, short_path):
     monkeypatch.setattr(upkeep, "belongings", lambda host, live: [])
     systemd.running(UNIT, "flask-hello@one.socket", "flask-hello.target")
     systemd.commands.clear()
-    return SimpleNamespace(host=app, live="one", needed=False)
+    return SimpleNamespace(host=app, live="one", needed=False, recipe={})
 
 
 USER = getpass.getuser()
@@ -260,8 +260,8 @@ def test_unsettled(live, systemd, mark, watch, expected):
 
 def test_targets_are_enabled_together_and_once(live, systemd, tmp_path, monkeypatch):
     monkeypatch.setattr(upkeep, "WANTS", str(tmp_path / "wants"))
-    other = SimpleNamespace(host=type(live.host)(live.host.root, "other"), live=None, needed=True)
-    failed = SimpleNamespace(host=type(live.host)(live.host.root, "failed"), live=None, needed=False)
+    other = SimpleNamespace(host=type(live.host)(live.host.root, "other"), live=None, needed=True, recipe={})
+    failed = SimpleNamespace(host=type(live.host)(live.host.root, "failed"), live=None, needed=False, recipe={})
     upkeep.TargetsAndTimers([live, other, failed]).mend()
     targets = "flask-hello.target flask-other.target"
     assert systemd.commands == [f"enable {targets}", "start --no-block flask-other.target"]
@@ -294,6 +294,14 @@ def test_timers_are_started_and_stopped_as_there_are_files(live, systemd, tmp_pa
         "stamp-flask-hello.runs.timer",
     ]
     assert not upkeep.TargetsAndTimers([live])
+
+
+def test_a_wanted_timer_whose_file_is_gone_is_not_forgotten(live, systemd, monkeypatch):
+    monkeypatch.setattr(upkeep, "WANTS", release_host.UNITS)
+    systemd.running("flask-hello.target", "flask-hello.tidy.timer")
+    assert upkeep.TargetsAndTimers([live]).forgotten == ["flask-hello.tidy.timer"]
+    live.recipe = {**live.recipe, "jobs": {"tidy": {}}}
+    assert upkeep.TargetsAndTimers([live]).forgotten == []
 
 
 def test_the_job_of_a_schedule_is_no_stray(live, systemd):
