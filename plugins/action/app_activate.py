@@ -44,11 +44,12 @@ class ActionModule(ActionBase):
                 module_args={**self._task.args, "builds": builds, "payload": encode(payload)},
                 task_vars=task_vars,
             )
-        result["errors"] = [*(failure(*each, []) for each in stopped.values()), *result.get("errors", ())]
+        failures = [failure(app, "database", why, []) for app, why in stopped.items()]
+        result["errors"] = failures + result.get("errors", [])
         return result
 
     def _rendered(self, plan, task_vars):
-        """(the payload; {app that can have no release: the app, the step and why}: the others go on)."""
+        """(the payload; {app that can have no release: why}: the others go on)."""
         variables = plain_variables(self._templar, self._loader, task_vars)
         secrets = collect_secrets(variables)
         renderer = Renderer(self, task_vars, variables.get("flask_app_template_paths", ()))
@@ -61,7 +62,7 @@ class ActionModule(ActionBase):
             try:
                 urls, passwords = self._urls(app, secrets[name]["secrets"], kept)
             except PasswordMissing as error:
-                stopped[name] = (name, "database", str(error))
+                stopped[name] = str(error)
                 continue
             files = {
                 str(file): renderer.render(template, {"app": app, "plan": plan, "process": file.partition(".")[0]})
