@@ -1,6 +1,6 @@
 # The commands of this checkout; each recipe is one script. "make" alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup hosts demo demo-down picture docs test lint unit sanity oldest molecule torture bench bench-deployments release raise-pins
+.PHONY: help setup hosts demo demo-down picture docs test lint unit sanity oldest molecule torture microblog bench bench-deployments bench-pull release raise-pins
 
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1 | \2/p' $(MAKEFILE_LIST) | awk -F ' [|] ' '{ printf "make %-18s %s\n", $$1, $$2 }'
@@ -44,11 +44,17 @@ molecule: setup ## the molecule scenarios; SCENARIO=… for one of them
 torture: hosts ## interrupt and break deployments for hours; TORTURE='--parts kills --kills 20' for a part of it
 	@tests/torture/run $(TORTURE)
 
+microblog: setup ## the real Microblog in a browser, from bare machines to an upgrade, a rollback and a restore; REPOSITORY=… for its clone
+	@tests/microblog/run $(REPOSITORY)
+
 bench: hosts ## speed, beside a plain playbook and pyinfra; QUICK=1 for a short one
 	@benchmarks/run speed $(if $(QUICK),--quick) $(BENCH)
 
 bench-deployments: hosts ## deployments under load, half an hour; BENCH='--deployments 4 --pairs 1' for a quick one
 	@benchmarks/run deployments $(BENCH)
+
+bench-pull: hosts ## pulls that change nothing, of one host and of twenty at once
+	@benchmarks/run pull $(BENCH)
 
 release: setup ## check everything and make VERSION=…: changelog, version, commit, tag, artefact; TESTS=none without the tests
 	@scripts/release "$(VERSION)"

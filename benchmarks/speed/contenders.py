@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 import time
@@ -38,18 +39,25 @@ class Collection:
     """The site playbook of this collection."""
 
     name = "collection"
+    tags = ""
 
     def __init__(self, lab: Lab, machine: Machine, **connection: object) -> None:
         self.lab = lab
         self.machine = machine
         self.connection = connection
 
+    def with_tags(self, tags: str) -> Collection:
+        """The same with --tags."""
+        found = copy.copy(self)
+        found.name, found.tags = f"{self.name}, --tags {tags}", tags
+        return found
+
     async def deploy(self, apps: list[App]) -> Run:
         """Make a list of apps true."""
         return await self._playbook("flaskfleet.deploy.site", flask_apps=apps)
 
     async def _playbook(self, playbook: str | Path, **variables: object) -> Run:
-        found = await self.lab.playbook(playbook, self.machine.name, **variables, **self.connection)
+        found = await self.lab.playbook(playbook, self.machine.name, self.tags, **variables, **self.connection)
         results = [hosts.get(self.machine.name, {}) for hosts in found.tasks.values()]
         ran = sum(not result.get("skipped", False) for result in results if result)
         return Run(found.started, found.seconds, ran)

@@ -27,7 +27,6 @@ LAB = Lab(HERE / "inventory", PROJECT / ".cache" / "speed")
 CONNECTIONS = 32  # of the load that asks for all there is
 RATE = 400  # requests a second of the load that is equal for all
 PATIENCE = 10  # seconds after the end of a run in which a deployment must be seen
-PREPARED = "localhost/flaskfleet-speed"  # the image of a host that has been deployed to
 
 
 @dataclass
@@ -118,7 +117,8 @@ class Benchmark:
     async def new_commit(self, apps: list[App]) -> None:
         """One app of the list has a new commit: from the start of the run until it answers a request."""
         apps = [self.app(apps[0]["name"], version="moving"), *apps[1:]]
-        for each in self.contenders(len(apps)):
+        quick = [each.with_tags("build,release") for each in self.collections]
+        for each in [*self.contenders(len(apps)), *quick]:
             for number in range(1 + self.options.repeats):
                 answer = await self.commit(f"{len(apps)} {each.name} {number}")
                 seconds = await self.until_answered(each, apps, answer)
@@ -151,7 +151,7 @@ class Benchmark:
     async def until_answered(self, contender, apps: list[App], answer: str) -> float:
         """Seconds from the start of a run until the first app gives an answer.
 
-        A connection between nginx and an app stays with the release that it was opened to for up to 5 s.
+        A connection between nginx and an app stays with the release that it was opened to for up to 2 s.
         """
         run = asyncio.ensure_future(contender.deploy(apps))
         started = time.perf_counter()
@@ -232,34 +232,15 @@ print(total)
 
     async def fleet(self) -> None:
         """A run with nothing to do, over more and more hosts. They are copies of the first one."""
-        await output_of("podman", "commit", "--quiet", self.hosts["ubuntu"].container, PREPARED)
         size = max(self.options.hosts)
-        inventory = LAB.served / "fleet.json"
-        names = [f"host{number:02}" for number in range(1, size + 1)]
-        network = "flaskfleet-fleet"
-        hosts = {
-            name: {"ansible_host": f"{network}-{name}", "test_host_address": f"10.89.85.{10 + number}"}
-            for number, name in enumerate(names)
-        }
-        common = {"ansible_connection": "containers.podman.podman", "test_host_image": PREPARED}
-        common |= {"test_network_name": network, "test_network_subnet": "10.89.85.0/24"}
-        common |= {"test_network_gateway": "10.89.85.1"}
-        groups = {"test_hosts": {"hosts": hosts, "vars": common}, "appservers": {"hosts": dict.fromkeys(hosts)}}
-        inventory.write_text(json.dumps({"all": {"children": groups}}))
-        lab = Lab(inventory, LAB.served)
         ENVIRONMENT["ANSIBLE_FORKS"] = str(size)
-        await output_of(*lab.command(PROJECT / "molecule" / "hosts" / "create.yml"))
-        try:
+        async with LAB.copies(self.hosts["ubuntu"], size, "10.89.85") as (lab, machines):
             for count in self.options.hosts:
-                limit = ",".join(names[:count])
-                keys = {"flask_apps": [self.app("warm")]}
+                limit = ",".join(each.name for each in machines[:count])
                 for number in range(1 + self.options.repeats):
-                    run = await lab.playbook("flaskfleet.deploy.site", limit, **keys)
+                    run = await lab.playbook("flaskfleet.deploy.site", limit, flask_apps=[self.app("warm")])
                     if number:  # the first one tells the copies their names
                         self.samples.add("nothing changed, one app", count, "hosts", run.seconds)
-        finally:
-            await output_of(*lab.command(PROJECT / "molecule" / "hosts" / "destroy.yml"))
-            await output_of("podman", "rmi", "--force", PREPARED)
 
 
 async def main() -> None:

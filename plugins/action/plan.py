@@ -20,7 +20,6 @@ class ActionModule(ActionBase):
         _validation, arguments = self.validate_argument_spec(
             argument_spec={
                 "platform": {"type": "dict", "default": {}},
-                "hostname": {"type": "str"},
                 "rollback": {"type": "bool", "default": False},
             }
         )

@@ -16,10 +16,9 @@ import json
 import os
 import pwd
 import re
-import stat
 import time
 
-from ansible_collections.flaskfleet.deploy.plugins.module_utils import seal
+from ansible_collections.flaskfleet.deploy.plugins.module_utils import build_tree, seal
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.dependencies import Dependencies
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.mirror import (
     CHECK_OUT,
@@ -45,11 +44,6 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.step_error impor
 
 ACCOUNT_COMMENT = "Runs Flask apps"  # as in roles/flask_app/vars/main.yml; tells our accounts from others
 ORPHAN_AGE = 3600  # seconds
-# https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
-POINTER, LONGEST_POINTER = b"version https://git-lfs.github.com/spec/v1\n", 1024
-# The folder of a build with what the commit has in the places of shared folders. While the build's commands run it is
-# what these folders lead to, since the app's data are nothing that a build may depend on.
-SEEDS = ".shared_paths"
 SHARE = "share folders"  # the step
 NO_FOLDER = 11
 # Run as the app's account: the data are its own, and root must not follow what it may have put there. A folder appears
@@ -150,20 +144,20 @@ class Builder:
             _commit, subject = mirror.fetch(url, commit, directory, access)
             if app["allowed_signers"]:
                 mirror.verify(url, commit, access)
-            refuse_pointers(directory)
-            check_path(app, commit, directory)
-            link_shared(app, directory)
+            build_tree.refuse_pointers(directory)
+            build_tree.check_path(app, commit, directory)
+            build_tree.link_shared(app, directory)
             made = self.dependencies.shared(app, directory, build_unit(app))
-            give(directory, owner.pw_uid, owner.pw_gid)
+            build_tree.give(directory, owner.pw_uid, owner.pw_gid)
             self.dependencies.install(app, directory, build_unit(app), made)
             if app["build_commands"]:
-                give(directory, owner.pw_uid, owner.pw_gid)
+                build_tree.give(directory, owner.pw_uid, owner.pw_gid)
                 self._run_commands(app, directory)
-            give(directory, 0, owner.pw_gid)
-            let_group_read(os.path.join(directory, SEEDS))
+            build_tree.give(directory, 0, owner.pw_gid)
+            build_tree.let_group_read(os.path.join(directory, build_tree.SEEDS))
             self.share(app, name)
-            folders = static_folders(app)
-            publish(directory, folders)
+            folders = build_tree.static_folders(app)
+            build_tree.publish(directory, folders)
             created = time_after(stamp["created"] for stamp in stamps.values())
             stamp = {"app": app["name"], "commit": commit, "subject": subject, "created": created}
             stamp["published"] = folders
@@ -181,13 +175,13 @@ class Builder:
         :raises BuildError: there is no such folder
         """
         directory = os.path.join(app["paths"]["builds"], name)
-        folders = static_folders(app)
+        folders = build_tree.static_folders(app)
         stamp = self.stamps(app)[name]
         # A folder that is no longer among them stays readable: an earlier release may need it.
         missing = [folder for folder in folders if folder not in stamp.get("published", ())]
         if missing and not check_mode:
             stamp["published"] = [*stamp.get("published", ()), *missing]
-            publish(directory, stamp["published"])
+            build_tree.publish(directory, stamp["published"])
             seal.close(directory)
             write_file(stamp_path(directory), json.dumps(stamp, indent=2) + "\n")
         return bool(missing)
@@ -197,13 +191,15 @@ class Builder:
 
         :raises BuildError: something else is in the place of one
         """
-        missing = [path for path in app["shared_paths"] if not os.path.isdir(os.path.join(shared_folder(app), path))]
+        missing = [
+            path for path in app["shared_paths"] if not os.path.isdir(os.path.join(build_tree.shared_folder(app), path))
+        ]
         if not missing or check_mode:
             return bool(missing)
-        seeds = os.path.join(app["paths"]["builds"], name, SEEDS)
+        seeds = os.path.join(app["paths"]["builds"], name, build_tree.SEEDS)
         try:
             run(
-                ["/bin/sh", "-euc", FILL, "sh", seeds, shared_folder(app), *missing],
+                ["/bin/sh", "-euc", FILL, "sh", seeds, build_tree.shared_folder(app), *missing],
                 unit=build_unit(app),
                 user=app["user"],
                 hidden=[*self.hidden, CACHE_ROOT],
@@ -229,7 +225,7 @@ class Builder:
         }
         writable = [directory]
         if app["shared_paths"]:
-            writable.append(f"{os.path.join(directory, SEEDS)}:{shared_folder(app)}")
+            writable.append(f"{os.path.join(directory, build_tree.SEEDS)}:{build_tree.shared_folder(app)}")
         for command in app["build_commands"]:
             try:
                 run(
@@ -323,126 +319,3 @@ def group_of(app):
         return pwd.getpwnam(app["user"]).pw_gid
     except KeyError:
         return None
-
-
-def give(directory, uid, gid):
-    """Hand a whole tree over, and let only the owner write to it. Links themselves, never what they point to."""
-    for parent, directories, files in os.walk(directory):
-        for path in (parent, *(os.path.join(parent, name) for name in (*directories, *files))):
-            os.lchown(path, uid, gid)
-            status = os.lstat(path)
-            if status.st_mode & 0o022 and not stat.S_ISLNK(status.st_mode):
-                os.chmod(path, stat.S_IMODE(status.st_mode) & ~0o022)
-
-
-def check_path(app, commit, directory):
-    """
-    :raises BuildError: the app's folder in the repository is not there, or outside
-    """
-    source = os.path.join(directory, app["path"])
-    top = os.path.realpath(directory)
-    inside = os.path.commonpath([os.path.realpath(source), top]) == top
-    if not os.path.isdir(source) or not inside:
-        raise BuildError(CHECK_OUT, f"path: the repository has no folder {app['path']!r} at {commit[:8]}")
-
-
-def refuse_pointers(directory):
-    """
-    :raises BuildError: a file of the checkout is what Git LFS keeps in the place of a large one
-    """
-    for parent, _directories, files in os.walk(directory):
-        for name in files:
-            path = os.path.join(parent, name)
-            status = os.lstat(path)
-            if not stat.S_ISREG(status.st_mode) or not len(POINTER) < status.st_size < LONGEST_POINTER:
-                continue
-            with open(path, "rb") as stream:
-                if stream.read(len(POINTER)) == POINTER:
-                    what = "is a pointer to a file in Git LFS, which is not supported; have the file itself in git"
-                    raise BuildError(CHECK_OUT, f"{os.path.relpath(path, directory)!r} {what}")
-
-
-def shared_folder(app):
-    """The folder of the app's data with its shared folders."""
-    return os.path.join(app["paths"]["data"], "shared")
-
-
-def link_shared(app, directory):
-    """Put links in the places of shared folders, and what the commit has there aside, to fill them from.
-
-    Nothing of the app has run yet, so links are only where the commit has them.
-
-    :raises BuildError: the commit has something else there
-    """
-    if not app["shared_paths"]:
-        return
-    seeds = os.path.join(directory, SEEDS)
-    if os.path.lexists(seeds):
-        raise BuildError(CHECK_OUT, f"shared_paths: the repository has a {SEEDS!r}, which is the builds' own")
-    source = os.path.realpath(os.path.join(directory, app["path"]))
-    for path in app["shared_paths"]:
-        parts = path.split("/")
-        for way in (os.path.join(source, *parts[:count]) for count in range(1, len(parts) + 1)):
-            if os.path.islink(way) or (os.path.lexists(way) and not os.path.isdir(way)):
-                what = "a link" if os.path.islink(way) else "a file"
-                problem = f"{path!r} must be a folder, and {os.path.relpath(way, source)!r} is {what} in the repository"
-                raise BuildError(CHECK_OUT, f"shared_paths: {problem}")
-        place, seed = os.path.join(source, path), os.path.join(seeds, path)
-        os.makedirs(os.path.dirname(seed), exist_ok=True)
-        if os.path.isdir(place):
-            os.rename(place, seed)
-        else:
-            os.mkdir(seed)
-            os.makedirs(os.path.dirname(place), exist_ok=True)
-        os.symlink(os.path.join(shared_folder(app), path), place)
-
-
-def let_group_read(folder):
-    """Let the app, in whose group a build is, read all of a folder that its commands may have written to."""
-    for parent, directories, files in os.walk(folder):
-        for path in (parent, *(os.path.join(parent, name) for name in (*directories, *files))):
-            if not os.path.islink(path):
-                _change_mode(path, add=0o050 if os.path.isdir(path) else 0o040)
-
-
-def static_folders(app):
-    """The folders of an app that nginx serves itself, relative to the build."""
-    return [os.path.normpath(os.path.join(app["path"], entry["path"])) for entry in app["static"]]
-
-
-def publish(directory, folders):
-    """Let everybody read these folders of a build, and pass the ones above them; nothing else of it.
-
-    Modes do it, and not a group: nginx is in no app's, and no app in nginx's.
-
-    :raises BuildError: there is no such folder, or a link is in its place
-    """
-    if not folders:
-        return
-    tops = [one for one in folders if not any(one.startswith(f"{other}/") for other in folders)]
-    ways = set()
-    for top in tops:
-        parts = top.split("/")
-        ways.update(os.path.join(directory, *parts[:count]) for count in range(1, len(parts) + 1))
-        for path in (os.path.join(directory, *parts[:count]) for count in range(1, len(parts) + 1)):
-            if os.path.islink(path) or not os.path.isdir(path):
-                raise BuildError("open static folders", f"static: the build has no folder {top!r}, or it is a link")
-    ends = {os.path.join(directory, top) for top in tops}
-    # first what is closed, then what is opened, the way in last
-    for way in {directory, *ways} - ends:
-        for entry in os.scandir(way):
-            if entry.path not in ways and not entry.is_symlink():
-                _change_mode(entry.path, remove=0o007)
-    for end in ends:
-        for parent, directories, files in os.walk(end):
-            for path in (os.path.join(parent, name) for name in (*directories, *files)):
-                if not os.path.islink(path):
-                    _change_mode(path, add=0o005 if os.path.isdir(path) else 0o004)
-    for way in sorted({directory, *ways}, reverse=True):
-        _change_mode(way, add=0o001)
-
-
-def _change_mode(path, add=0, remove=0):
-    before = stat.S_IMODE(os.lstat(path).st_mode)
-    if before != before & ~remove | add:
-        os.chmod(path, before & ~remove | add)

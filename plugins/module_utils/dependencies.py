@@ -41,7 +41,8 @@ UV_HASHES = (
     "d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19",
     "ecb6028d79dc96fbeafffe5c8af62a7099487ebc05a701e76714eebcffd06375",
 )
-HASHED = ["--require-hashes", "--only-binary", ":all:"]
+WHEELS_ALONE = ["--only-binary", ":all:"]
+HASHED = ["--require-hashes", *WHEELS_ALONE]
 PROJECT = "."  # in the place of a requirements file: the app's folder is a package itself
 LONGEST = 1_000_000  # bytes of a requirements file that is looked into
 # In a requirements file, but for hashes: options, which may name other files, and packages from elsewhere than an index
@@ -355,7 +356,7 @@ def uv_script(uv, python, environment, requirements, packages, wheels_alone=Fals
     """
     into = ["--python", os.path.join(environment, "bin", "python")]
     copied = ["--relocatable"] if wheels_alone else []
-    options = HASHED if hashes else HASHED[1:] if wheels_alone else []
+    options = HASHED if hashes else WHEELS_ALONE if wheels_alone else []
     lines = [shell_quote([uv, "venv", "--quiet", "--clear", *copied, "--python", python, environment])]
     sources = ["--requirement", requirements] if requirements else []
     if requirements == PROJECT:

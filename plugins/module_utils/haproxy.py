@@ -73,10 +73,10 @@ def server_name(host):
 
 
 class Runtime:
-    """The runtime API behind a socket (path)."""
+    """The runtime API behind a socket (path); that of the distribution's package when none is given."""
 
-    def __init__(self, path):
-        self.path = path
+    def __init__(self, path=None):
+        self.path = path or next(filter(os.path.exists, SOCKETS), SOCKETS[0])
 
     def ask(self, command):
         """What it answers to a command.

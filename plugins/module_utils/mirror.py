@@ -15,6 +15,7 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host imp
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.remote import (
     REMOTE,
     git_configuration,
+    git_environment,
     ssh_command,
     ssh_server,
     submodule_url,
@@ -269,17 +270,14 @@ class Mirror:
         return lines[:SHOWN_COMMITS] + ["… and more"] * (len(lines) > SHOWN_COMMITS)
 
     def _run(self, command, writable, directory="/", settings=None, variables=None, credentials=None):
-        settings = {**SETTINGS, **(settings or {})}
-        environment = {**ENVIRONMENT, **(variables or {}), "GIT_DIR": self.path, "GIT_CONFIG_COUNT": str(len(settings))}
-        for number, (key, value) in enumerate(settings.items()):
-            environment.update({f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value})
+        environment = {**ENVIRONMENT, **(variables or {}), **git_environment({**SETTINGS, **(settings or {})})}
         return run(
             command,
             unit=self.unit,
             user=FETCH_USER,
             hidden=self.hidden,
             writable=writable,
-            environment=environment,
+            environment={**environment, "GIT_DIR": self.path},
             credentials=credentials,
             directory=directory,
         )

@@ -9,7 +9,7 @@ import base64
 import re
 from urllib.parse import unquote, urlsplit
 
-# What a repository's server may be spoken to by. As in plan/rules.py, no transport that runs a command.
+# What a repository's server may be spoken to by. As in plan/values.py, no transport that runs a command.
 _URL = re.compile(r"(?P<scheme>https?|git|ssh|file)://[^-\s]\S*|/\S*|(?:[\w.-]+@)?[A-Za-z0-9][\w.-]*:(?!-|//)\S+")
 _SERVER = re.compile(r"([a-z]+://[^/]*/|/|[^/:]+:|)(.*)", re.DOTALL)
 _RELATIVE = re.compile(r"\.\.?/")
@@ -33,6 +33,14 @@ def git_configuration(url):
         f"remote.{REMOTE}.url": parts._replace(netloc=host).geturl(),
         f"http.{parts.scheme}://{host}/.extraHeader": f"Authorization: Basic {token}",
     }
+
+
+def git_environment(settings):
+    """The variables that give git these settings ({key: value}): unlike arguments, nobody else can read them."""
+    variables = {"GIT_CONFIG_COUNT": str(len(settings))}
+    for number, (key, value) in enumerate(settings.items()):
+        variables.update({f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value})
+    return variables
 
 
 def ssh_server(url):

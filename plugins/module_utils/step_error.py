@@ -30,3 +30,7 @@ class BuildError(StepError):
 def of_command(step, message, error):
     """A BuildError from the CommandFailed of a command whose exit status tells nothing."""
     return BuildError(step, message if error.status is not None else f"{message}: it {error}", error.output)
+
+
+class ActivationError(StepError):
+    """A release did not get the traffic, or did not keep it. Steps: ``choose``, ``start``, ``probe``, ``settle`` …"""

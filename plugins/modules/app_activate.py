@@ -123,7 +123,7 @@ errors:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flaskfleet.deploy.plugins.module_utils import activation, memory, upkeep
+from ansible_collections.flaskfleet.deploy.plugins.module_utils import activation, memory, recipes, upkeep
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.mirror import Mirror, build_unit, hidden_folders
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.payload import decode, scrub
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import App, LockTimeout, lock, note_run
@@ -163,17 +163,17 @@ class Run:
                 if app["name"] not in self.plan["rollback_to"]:
                     continue
                 try:
-                    target = activation.rollback_target(host, self.plan["rollback_to"][app["name"]])
+                    target = recipes.rollback_target(host, self.plan["rollback_to"][app["name"]])
                 except activation.ActivationError as error:
                     self.fail(app["name"], error)
                     continue
-                recipe = activation.recipe_of_release(host, target)
+                recipe = recipes.recipe_of_release(host, target)
                 environment = parse_environment(recipe["files"]["environment"])
-                self.secrets += activation.secrets_in(environment, recipe["settings"]).values()
+                self.secrets += recipes.secrets_in(environment, recipe["settings"]).values()
                 found.append(activation.Activation(host, recipe, back=target, **options))
             elif app["name"] in self.module.params["builds"]:
                 build = self.module.params["builds"][app["name"]]
-                recipe = activation.recipe_of_plan(app, self.plan["proxy_user"], build, **self.payload[app["name"]])
+                recipe = recipes.recipe_of_plan(app, self.plan["proxy_user"], build, **self.payload[app["name"]])
                 commands["release_commands"] = app["release_commands"]
                 options.update(leader=app["release_leader"], hold=app["release_hold"])
                 found.append(activation.Activation(host, recipe, **options))

@@ -77,8 +77,8 @@ rc:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.activation import secrets_of
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.payload import scrub
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.recipes import secrets_of
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import App, CommandFailed, apps_on_host
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import sharing_hint
 

@@ -68,9 +68,9 @@ release:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.activation import secrets_of
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.backups import Backups
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.payload import scrub
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.recipes import secrets_of
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import (
     App,
     CommandFailed,

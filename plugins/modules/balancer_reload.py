@@ -53,7 +53,6 @@ held:
   elements: str
 """
 
-import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flaskfleet.deploy.plugins.module_utils import haproxy
@@ -70,11 +69,10 @@ def main():
     )
     if module.check_mode:  # on a bare machine there is no HAProxy yet
         module.exit_json(changed=True, held=sorted(haproxy.read_marks()))
-    path = module.params["socket"] or next(filter(os.path.exists, haproxy.SOCKETS), haproxy.SOCKETS[0])
     verb = "restart" if module.params["restart"] else "reload-or-restart"
     try:
         haproxy.reload(
-            haproxy.Runtime(path),
+            haproxy.Runtime(module.params["socket"]),
             lambda: module.run_command(["systemctl", verb, "haproxy"], check_rc=True),
             module.params["timeout"],
         )

@@ -110,10 +110,9 @@ def main():
         supports_check_mode=True,
     )
     options = module.params
-    path = options["socket"] or next(filter(os.path.exists, haproxy.SOCKETS), haproxy.SOCKETS[0])
-    if module.check_mode and not os.path.exists(path):
+    runtime = haproxy.Runtime(options["socket"])
+    if module.check_mode and not os.path.exists(runtime.path):
         module.exit_json(changed=False, done=[], left=[], kept=[], sessions=0)
-    runtime = haproxy.Runtime(path)
     names = [haproxy.server_name(host) for host in options["hosts"]]
     # a run that only predicts leaves nothing behind, not even a lock
     with contextlib.nullcontext() if module.check_mode else haproxy.locked():

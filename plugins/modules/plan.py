@@ -9,9 +9,8 @@ module: plan
 short_description: Judge the list of apps and derive what the roles need from it
 version_added: 0.1.0
 description:
-  - Reads C(flask_apps) and the other variables of the roles P(flaskfleet.deploy.flask_app#role) and
-    P(flaskfleet.deploy.nginx_site#role), refuses what cannot be made true, fills in defaults, and derives every path,
-    unit name and socket.
+  - Reads C(flask_apps) and the other variables of the collection's roles, refuses what cannot be made true, fills in
+    defaults, and derives every path, unit name and socket.
   - Runs on the controller alone and touches no host. It is the first task of the roles, which read their data from its
     result.
   - All errors are reported at once, each with the app, the key and what is expected. No value that may be a secret
@@ -55,6 +54,15 @@ options:
         description: OS packages that a host needs to reach a repository by ssh.
         type: list
         elements: str
+      sockets:
+        description: Sockets of the database servers by their engine, directories where the engine wants one.
+        type: dict
+      service_packages:
+        description: OS packages of the database servers by their engine. RV(services) is empty when not given.
+        type: dict
+      caches:
+        description: What each engine of caches has, as C(package), C(program) and C(unit_of_package).
+        type: dict
       admin_socket:
         description: HAProxy's runtime socket. RV(balancer) is empty when not given.
         type: str
@@ -66,10 +74,6 @@ options:
       - Whether the plan is for going back to earlier releases. C(flask_app_rollback_to) is refused otherwise.
     type: bool
     default: false
-  hostname:
-    description:
-      - Name of the host in C(<host>.<domain>), its inventory name when not given.
-    type: str
 extends_documentation_fragment:
   - flaskfleet.deploy.modules
 attributes:
@@ -270,7 +274,7 @@ apps:
         templates. The same on all hosts, and never made of a secret's value.
       type: str
     paths:
-      description: C(root), C(repo), C(builds), C(releases), C(current), C(data) and C(runtime).
+      description: C(root), C(repo), C(builds), C(releases), C(current), C(previous), C(data) and C(runtime).
       type: dict
     units:
       description: Names of its units C(service), C(socket), C(live) and C(target), of its C(timers), and the

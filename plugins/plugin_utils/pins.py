@@ -22,7 +22,7 @@ import tempfile
 
 from ansible import constants as C
 
-from ..module_utils.remote import REMOTE, git_configuration, ssh_command
+from ..module_utils.remote import REMOTE, git_configuration, git_environment, ssh_command
 
 TIMEOUT = 20  # seconds for a repository to answer
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -68,17 +68,13 @@ def resolve(url, version, access=None):
         if version == "HEAD"
         else [f"refs/heads/{version}", f"refs/tags/{version}^{{}}", f"refs/tags/{version}"]
     )
-    # the password travels in the environment, since a command line can be read by everybody on this machine
-    configuration = git_configuration(url)
     environment = {
         **os.environ,
-        "GIT_CONFIG_COUNT": str(len(configuration)),
+        **git_environment(git_configuration(url)),
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes"),
     }
     given = {name: text for name, text in (access or {}).items() if text.strip()}
-    for number, (key, value) in enumerate(configuration.items()):
-        environment.update({f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value})
     try:
         command = ["git", "-c", "protocol.ext.allow=never", "ls-remote", REMOTE, *names]
         with contextlib.ExitStack() as files:

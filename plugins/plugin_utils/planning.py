@@ -16,12 +16,11 @@ class PlanFailure(Exception):
     """There is no plan; the text says why."""
 
 
-def plan_for_host(plugin, task_vars, platform, hostname=None, rollback=False):
+def plan_for_host(plugin, task_vars, platform, rollback=False):
     """Plan what the variables of a host declare.
 
     :param plugin: the action or lookup plugin
     :param platform: as the module's option of that name
-    :param hostname: the inventory's name of the host when not given
     :param rollback: whether the plan is for going back
     :returns: what `make_plan` returns, with a warning for each variable that nothing reads
     :raises PlanFailure:
@@ -41,7 +40,7 @@ def plan_for_host(plugin, task_vars, platform, hostname=None, rollback=False):
             connection_of=lambda host: _connection_of(task_vars["hostvars"][host], host),
             balancers_of=lambda group: _balancers_of(group, task_vars),
         )
-        plan = make_plan(variables, platform, hostname or name, rollback, inventory)
+        plan = make_plan(variables, platform, name, rollback, inventory)
         return {**plan, "warnings": plan["warnings"] + misspelt_variables(task_vars)}
     except PlanError as error:
         count = len(error.errors)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Drive headless Chromium by its DevTools protocol over a pipe: sizes, schemes, keys and pictures, with the standard
-library alone. It reaches no network: no name is resolved.
+library alone. It reaches no network but the hosts that it is told of: no other name is resolved.
 """
 
 from __future__ import annotations
@@ -30,12 +30,17 @@ class BrowserError(Exception):
 class Chromium:
     """A browser with one page.
 
+    :param hosts: {host name: address} of what it can reach
+    :param keys: of whom it trusts besides, SHA-256 digests of public keys (SubjectPublicKeyInfo) in Base64
     :ivar problems: what the page's console and its policy have complained about
     :ivar requests: the URLs that the page has asked for
     """
 
-    def __init__(self, limit=60):
+    def __init__(self, limit=60, hosts=None, keys=()):
         self.limit = limit
+        names = [f"MAP {name} {address}" for name, address in (hosts or {}).items()]
+        self._reach = [f"--host-resolver-rules={', '.join([*names, 'MAP * ~NOTFOUND'])}"]
+        self._reach += [f"--ignore-certificate-errors-spki-list={','.join(keys)}"] if keys else []
         self.problems = []
         self.requests = []
         self._stack = contextlib.ExitStack()
@@ -52,7 +57,7 @@ class Chromium:
             os.dup2(os.dup(their_input), 3)
             os.dup2(os.dup(their_output), 4)
 
-        command = [PROGRAM, *_OPTIONS, f"--user-data-dir={home}", "--host-resolver-rules=MAP * ~NOTFOUND"]
+        command = [PROGRAM, *_OPTIONS, f"--user-data-dir={home}", *self._reach]
         # it takes care of a child's descriptors above 2 only, so 3 and 4 may be anything here
         process = subprocess.Popen(
             command,
@@ -126,8 +131,17 @@ class Chromium:
 
     def open(self, path):
         """Open a file, and wait until it was loaded; returns the seconds that took."""
+        return self.visit(Path(path).resolve().as_uri())
+
+    def visit(self, url):
+        """The same with a URL.
+
+        :raises BrowserError: it can't be opened
+        """
         started = time.monotonic()
-        self.ask("Page.navigate", url=Path(path).resolve().as_uri())
+        error = self.ask("Page.navigate", url=url).get("errorText")
+        if error:
+            raise BrowserError(f"{url}: {error}")
         self._await(lambda event: event.get("method") == "Page.loadEventFired", "load")
         if self._scripts:  # two frames later it was drawn
             self.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
@@ -139,6 +153,17 @@ class Chromium:
         if "exceptionDetails" in found:
             raise BrowserError(found["exceptionDetails"]["exception"].get("description", "exception"))
         return found["result"].get("value")
+
+    def follow(self, expression):
+        """Evaluate what leads to another page, such as the click on a button, and wait until that was loaded."""
+        self.evaluate(f"window.left = true; {expression}")
+        deadline = time.monotonic() + self.limit
+        while time.monotonic() < deadline:
+            with contextlib.suppress(BrowserError):  # a question that the change of pages has overtaken
+                if self.evaluate("!window.left && document.readyState == 'complete'"):
+                    return
+            time.sleep(0.05)
+        raise BrowserError(f"{expression}: no other page within {self.limit} s")
 
     def look(self, width, height, dark=False, scripts=True):
         """Have the page see a window of this size, and a system that is dark or bright."""

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,19 +147,20 @@ class Lab:
     inventory: Path
     served: Path
 
-    def command(self, playbook: str | Path, limit: str = "", **variables: object) -> list[str]:
-        """The command line that runs a playbook on the machines, or on one of them."""
+    def command(self, playbook: str | Path, limit: str = "", tags: str = "", **variables: object) -> list[str]:
+        """The command line that runs a playbook, or parts of it, on the machines, or on some of them."""
         command = [PROGRAMS / "ansible-playbook", "--inventory", self.inventory, playbook]
         command += ["--extra-vars", json.dumps(variables), *(["--limit", limit] if limit else [])]
+        command += ["--tags", tags] if tags else []
         return list(map(str, command))
 
-    async def playbook(self, playbook: str | Path, limit: str = "", **variables: object) -> PlaybookRun:
+    async def playbook(self, playbook: str | Path, limit: str = "", tags: str = "", **variables: object) -> PlaybookRun:
         """Run a playbook.
 
         :raises CommandFailed: the run failed
         """
         started = time.perf_counter()
-        output = await output_of(*self.command(playbook, limit, **variables))
+        output = await output_of(*self.command(playbook, limit, tags, **variables))
         return PlaybookRun(started, time.perf_counter() - started, tasks_of(output))
 
     async def create(self) -> list[Machine]:
@@ -173,6 +176,35 @@ class Lab:
             Machine(name, each["test_host_address"], f"{each['test_network_name']}-{name}")
             for name, each in hosts.items()
         ]
+
+    @contextlib.asynccontextmanager
+    async def copies(self, machine: Machine, count: int, subnet: str) -> AsyncIterator[tuple[Lab, list[Machine]]]:
+        """So many copies of a machine as it is now, in the group appservers of a lab of their own.
+
+        :param subnet: the first three numbers of their addresses
+        """
+        network, image = f"{machine.container}-copies", f"localhost/{machine.container}-copy"
+        await output_of("podman", "commit", "--quiet", machine.container, image)
+        hosts = {
+            f"host{number:02}": {
+                "ansible_host": f"{network}-{number:02}",
+                "test_host_address": f"{subnet}.{10 + number}",
+            }
+            for number in range(1, count + 1)
+        }
+        common = {"ansible_connection": "containers.podman.podman", "test_host_image": image}
+        common |= {"test_network_name": network, "test_network_subnet": f"{subnet}.0/24"}
+        common |= {"test_network_gateway": f"{subnet}.1"}
+        groups = {"test_hosts": {"hosts": hosts, "vars": common}, "appservers": {"hosts": dict.fromkeys(hosts)}}
+        inventory = self.served / "copies.json"
+        inventory.write_text(json.dumps({"all": {"children": groups}}))
+        lab = Lab(inventory, self.served)
+        try:
+            await output_of(*lab.command(PROJECT / "molecule" / "hosts" / "create.yml"))
+            yield lab, [Machine(name, each["test_host_address"], each["ansible_host"]) for name, each in hosts.items()]
+        finally:
+            await output_of(*lab.command(PROJECT / "molecule" / "hosts" / "destroy.yml"))
+            await output_of("podman", "rmi", "--force", image)
 
     async def destroy(self) -> None:
         """Remove all that create() made."""

@@ -100,8 +100,8 @@ class Machine:
     def under_load(self, app, rate=100, streams=0):
         """Ask the page of an app ``<app>.test`` meanwhile; yields the load's report, which is filled at the end."""
         command = [sys.executable, str(LOAD), self.address, f"{app}.test", "--rate", str(rate)]
-        # a busy connection of nginx stays with the release that it was opened to for 5 s
-        command += ["--streams", str(streams), "--until-eof", "--seconds", "6"]
+        # a kept connection of nginx stays with the release that it was opened to for up to 2 s
+        command += ["--streams", str(streams), "--until-eof", "--seconds", "3"]
         report = {}
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as load:
             try:

@@ -15,17 +15,17 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.flaskfleet.deploy.plugins.module_utils import activation, memory, release_host
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.activation import (
-    Activation,
-    ActivationError,
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.activation import Activation
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.memory import MIB, Guard
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import make_plan
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.recipes import (
     recipe_of_plan,
     recipe_of_release,
     rollback_target,
 )
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.memory import MIB, Guard
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import make_plan
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import CommandFailed
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import parse_environment, render_environment
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.step_error import ActivationError
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -318,7 +318,7 @@ class Runtime(haproxy.Runtime):
     BITS = {"ready": 0, "drain": 8, "maint": 1}
 
     def __init__(self, *servers):
-        super().__init__("/nowhere")
+        super().__init__("/")
         self.all = {tuple(each.split("/")): [0, 0, "L7OK"] for each in servers}
         self.told = []
 
@@ -571,7 +571,9 @@ def test_the_module_fails_for_a_machine_that_does_not_answer(execute):
 
 
 def test_nothing_is_predicted_of_a_balancer_that_is_not_there(execute):
-    result, _saved = execute(None, check=True, state="drain", socket="/nowhere")
+    runtime = Runtime("a.test/web1")
+    runtime.path = "/nowhere"
+    result, _saved = execute(runtime, check=True, state="drain")
     assert result["changed"] is False
 
 

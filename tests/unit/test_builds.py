@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from ansible_collections.flaskfleet.deploy.plugins.module_utils import builds
+from ansible_collections.flaskfleet.deploy.plugins.module_utils import build_tree, builds
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.builds import Builder
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import make_plan
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import CommandFailed
@@ -204,7 +204,7 @@ def test_what_a_killed_run_still_builds_is_ended_first(builder, planned, sandbox
 
 def test_the_order_of_things(app, builder, planned, sandbox, monkeypatch):
     """The code is the fetcher's until it is known what to install, then the app's, then root's."""
-    monkeypatch.setattr(builds, "give", lambda directory, uid, gid: sandbox.step("give", uid, gid))
+    monkeypatch.setattr(build_tree, "give", lambda directory, uid, gid: sandbox.step("give", uid, gid))
     build = os.path.join(app.builds_directory, f"01234567-{planned['build_hash']}")
     builder.build({**planned, "build_commands": ["make"]}, URL, COMMIT)
     assert sandbox.steps[1:] == [
@@ -335,7 +335,7 @@ def test_give(tmp_path):
     (tree / "link").symlink_to(outside)
     for path, mode in ((tree / "folder", 0o777), (tree / "folder" / "script", 0o775), (tree, 0o750)):
         path.chmod(mode)
-    builds.give(str(tree), os.geteuid(), os.getegid())
+    build_tree.give(str(tree), os.geteuid(), os.getegid())
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tree, tree / "folder", outside)}
     assert modes == {"tree": 0o750, "folder": 0o755, "outside": 0o666}
     assert stat.S_IMODE((tree / "folder" / "script").stat().st_mode) == 0o755
@@ -348,7 +348,7 @@ def test_give_never_reaches_what_a_link_points_to(tmp_path):
     tree = tmp_path / "tree"
     tree.mkdir()
     (tree / "link").symlink_to(outside)
-    builds.give(str(tree), 12345, 12345)
+    build_tree.give(str(tree), 12345, 12345)
     assert (tree.stat().st_uid, (tree / "link").lstat().st_uid, outside.stat().st_uid) == (12345, 12345, 0)
 
 
@@ -399,11 +399,11 @@ def open_to_others(top):
 )
 def test_publish_opens_nothing_else(build, folders, readable):
     assert open_to_others(build) == set()
-    builds.publish(str(build), folders)
+    build_tree.publish(str(build), folders)
     assert open_to_others(build) == readable
     assert not build.stat().st_mode & 0o006, "names in a build are nobody's business"
     assert (build / "app/views.py").stat().st_mode & 0o040, "the app reads it as before"
-    builds.publish(str(build), ["app/static", *folders])
+    build_tree.publish(str(build), ["app/static", *folders])
     assert open_to_others(build) >= readable
 
 
@@ -412,7 +412,7 @@ def test_publish_refuses_what_is_no_folder_of_the_build(build, folder):
     (build / "linked").symlink_to("app")
     (build / "app/linked").symlink_to("/etc")
     with pytest.raises(BuildError, match=f"static: the build has no folder '{folder}', or it is a link"):
-        builds.publish(str(build), ["app/static", folder])
+        build_tree.publish(str(build), ["app/static", folder])
     assert open_to_others(build) == set()
 
 
@@ -422,7 +422,7 @@ def test_publish_never_reaches_what_a_link_points_to(build, tmp_path):
     outside.chmod(0o600)
     (build / "app/static/out").symlink_to(outside)
     (build / "app/out").symlink_to(outside)
-    builds.publish(str(build), ["app/static"])
+    build_tree.publish(str(build), ["app/static"])
     assert stat.S_IMODE(outside.stat().st_mode) == 0o600
 
 
@@ -607,7 +607,7 @@ def test_what_build_commands_write_into_shared_folders_can_be_read(tmp_path):
     (tmp_path / "uploads" / "made").write_text("")
     (tmp_path / "uploads" / "made").chmod(0o600)
     (tmp_path / "link").symlink_to("uploads/made")
-    builds.let_group_read(str(tmp_path))
+    build_tree.let_group_read(str(tmp_path))
     modes = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "uploads", tmp_path / "uploads" / "made")]
     assert modes == [0o750, 0o640]
 

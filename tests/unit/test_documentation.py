@@ -78,8 +78,9 @@ def test_readme_has_every_key_with_its_default():
             assert yaml.safe_load(default.strip("`")) == known[key]["default"], key
 
 
-def test_what_readme_shows_of_nginx_is_what_scenario_tls_runs():
-    shown = re.findall(r"```\w+\n(.*?)```", README, re.DOTALL)
+def test_what_the_page_of_sites_shows_is_what_scenario_tls_runs():
+    page = (PROJECT / "docs" / "jobs" / "sites.md").read_text(encoding="utf-8")
+    shown = re.findall(r"```\w+\n(.*?)```", page, re.DOTALL)
     assert (PROJECT / "molecule" / "tls" / "templates" / "limited.conf.j2").read_text(encoding="utf-8") in shown
     [extra] = [yaml.safe_load(text)["site"]["extra"] for text in shown if text.startswith("site:")]
     sites = load("molecule", "inventory", "group_vars", "appservers.yml")["test_tls_sites"]

@@ -9,8 +9,10 @@ import datetime
 import posixpath
 from pathlib import Path
 
+from ..remote import ssh_server
 from .certificates import doubts, problem
-from .rules import ACME_NAMES
+from .repositories import key_problem, known_hosts_problem
+from .rules import ACME_NAMES, SCHEMES
 from .schema import role_options, role_variables
 from .services import PORTS
 
@@ -76,6 +78,104 @@ def check_duplicates(judge, apps):
                 judge.refuse(app.place, key, f"{domain!r} is taken by {holder}; a host name leads to one place")
 
 
+def check_app(judge, place, values, layers):
+    """Check what takes more than one key of an app, or more than one layer. layers: what each declares, from below."""
+    _check_keys(judge, place, values)
+    _check_services(judge, place, values)
+    _check_access(judge, place, values, set().union(*layers[1:]))
+    check_static(judge, place, values)
+    _check_shared(judge, place, values)
+    _check_granian(judge, place, values, layers)
+
+
+def _of_app(key):
+    return role_variables()["flask_apps"].options[key]
+
+
+def _check_keys(judge, place, values):
+    for name in sorted(values.get("env", {}).keys() & values.get("secrets", {}).keys()):
+        judge.refuse(place, f"env.{name}", "is among the secrets as well; keep one of them")
+    for name in sorted(values.get("processes", {}).keys() & values.get("schedules", {}).keys()):
+        judge.refuse(place, f"processes.{name}", "is the name of a schedule as well; every unit needs its own")
+    if values.get("require_hashes") and values.get("extra_packages"):
+        problem = "must be empty with `require_hashes`: the app's own files have the hashes"
+        judge.refuse(place, "extra_packages", problem)
+    if values.get("health_status") == []:
+        judge.refuse(place, "health_status", "must not be empty: nothing would be healthy", "health_status: [2xx, 3xx]")
+
+
+def _check_access(judge, place, values, stated):
+    """Check what reaches a private repository: it is for ssh, and whoever has a key knows whom to show it to.
+
+    stated: keys that the app itself has. One that lies under all apps is of no use to some, which is no mistake.
+    """
+    key, known_hosts = values.get("repository_key", ""), values.get("repository_known_hosts", "")
+    repository = values.get("repository", "")
+    if not ssh_server(repository):
+        problem = "is for a repository that is reached by ssh; with https, a token goes into `repository`"
+        example = 'repository: "https://git:{{ vault_token }}@git.example.org/hello.git"'
+        for name in ("repository_key", "repository_known_hosts"):
+            if values.get(name) and name in stated:
+                judge.refuse(place, name, problem, example)
+        return
+    if key and (problem := key_problem(key)):
+        judge.refuse(place, "repository_key", problem)
+    if key and not known_hosts:
+        problem = "is missing: `repository_key` is shown to no server whose own key is not known"
+        judge.refuse(place, "repository_known_hosts", problem, _of_app("repository_known_hosts").example)
+    if known_hosts and (problem := known_hosts_problem(known_hosts, repository)):
+        judge.refuse(place, "repository_known_hosts", problem)
+
+
+def _check_services(judge, place, values):
+    variables = {}
+    for key in ("database", "cache"):
+        service = values.get(key)
+        if not service:
+            continue
+        if not service["engine"]:
+            judge.refuse(place, f"{key}.engine", "is missing", _of_app(key).options["engine"].example)
+        variable = service["variable"]
+        for other in ("env", "secrets"):
+            if variable in values.get(other, {}):
+                judge.refuse(place, f"{other}.{variable}", f"is what `{key}` sets; leave one of them out")
+        if variable in variables:
+            judge.refuse(place, f"{key}.variable", f"is that of `{variables[variable]}` as well")
+        variables[variable] = key
+    database = values.get("database")
+    if not database:
+        return
+    stated = [f"`{key}`" for key in ("port", "user", "password_secret") if database[key]]
+    if stated and not database["host"]:
+        problem = f"is missing, where {' and '.join(stated)} belong; on its own host an app's account logs in as itself"
+        judge.refuse(place, "database.host", problem, "database: {host: db1}")
+    secret = database["password_secret"]
+    if secret and secret not in values.get("secrets", {}):
+        judge.refuse(place, f"secrets.{secret}", "is missing, which `database.password_secret` names")
+    engine, scheme = database["engine"], database["scheme"]
+    if engine and scheme and scheme not in SCHEMES[engine]:
+        judge.refuse(place, "database.scheme", f"must be one of {', '.join(SCHEMES[engine])}, not {scheme!r}")
+
+
+def _check_granian(judge, place, values, layers):
+    """Refuse settings of gunicorn that are stated with granian or over it. One that lies under it is no mistake."""
+    server, entrypoint = values.get("server", {}), values.get("entrypoint", "")
+    if server.get("kind") != "granian":
+        return
+    stated = {}
+    for layer in layers:
+        own = layer.get("server", {})
+        stated = {**({} if own.get("kind") == "granian" else stated), **own}
+    options = _of_app("server").options
+    for key in ("worker_class", "timeout", "max_requests", "preload", "log_format"):
+        if stated.get(key, options[key].default) != options[key].default:
+            problem = "is a setting of gunicorn; granian has none like it, leave it out"
+            judge.refuse(place, f"server.{key}", problem)
+    if "(" in entrypoint and not entrypoint.endswith("()"):
+        problem = "must call its factory without arguments: granian can't pass any"
+        judge.refuse(place, "entrypoint", problem, "entrypoint: shop:create_app()")
+
+
 def check_static(judge, place, values):
     seen = set()
     for index, entry in enumerate(values.get("static", ())):
@@ -85,7 +185,7 @@ def check_static(judge, place, values):
         seen.add(url)
 
 
-def check_shared(judge, place, values):
+def _check_shared(judge, place, values):
     folders = [posixpath.normpath(path) for path in values.get("shared_paths", ())]
     for index, folder in enumerate(folders):
         around = next((each for each in folders[:index] if _lies_in(folder, each) or _lies_in(each, folder)), None)

@@ -17,7 +17,6 @@ from ..configuration import BUILD_KEYS, RELEASE_KEYS
 from ..remote import ssh_server
 from .balancer import balancer_address, plan_balancer
 from .reading import PlanError, account, balancer_variables, read
-from .rules import without_credentials
 from .schema import ROLES
 from .services import database_of, plan_services, services_of
 from .sites import (
@@ -33,6 +32,7 @@ from .sites import (
     trust_balancers,
     url_of,
 )
+from .values import without_credentials
 
 TEMPLATES = ROLES / "flask_app" / "templates"
 

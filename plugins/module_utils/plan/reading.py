@@ -11,6 +11,7 @@ from ..remote import ssh_server
 from .certificates import bundle
 from .checks import (
     check_accounts,
+    check_app,
     check_backing_services,
     check_certificates,
     check_databases,
@@ -22,13 +23,10 @@ from .checks import (
     check_rollback,
     check_roots,
     check_selection,
-    check_shared,
     check_sockets,
     check_static,
     check_writable,
 )
-from .repositories import key_problem, known_hosts_problem
-from .rules import SCHEMES
 from .schema import Judge, Option, role_options, role_variables
 
 _LAYERS = ("flask_apps", "flask_app_defaults", "flask_app_overrides")
@@ -257,99 +255,8 @@ class _Layers:
                 self._judge.refuse(place, key, "is missing", option.example)
             elif key in values or key not in given:
                 values[key] = option.filled(values.get(key, option.default))
-        self._check(place, values)
-        self._check_access(place, values, set().union(*(values.keys() for _keys, values in layers[1:])))
-        check_static(self._judge, place, values)
-        check_shared(self._judge, place, values)
-        self._check_granian(place, values, [values for _keys, values in layers])
+        check_app(self._judge, place, values, [values for _keys, values in layers])
         return _App(place, values)
-
-    def _check(self, place, values):
-        """Check what takes more than one key or layer."""
-        refuse = self._judge.refuse
-        for name in sorted(values.get("env", {}).keys() & values.get("secrets", {}).keys()):
-            refuse(place, f"env.{name}", "is among the secrets as well; keep one of them")
-        for name in sorted(values.get("processes", {}).keys() & values.get("schedules", {}).keys()):
-            refuse(place, f"processes.{name}", "is the name of a schedule as well; every unit needs its own")
-        if values.get("require_hashes") and values.get("extra_packages"):
-            refuse(place, "extra_packages", "must be empty with `require_hashes`: the app's own files have the hashes")
-        self._check_services(place, values)
-        if values.get("health_status") == []:
-            refuse(place, "health_status", "must not be empty: nothing would be healthy", "health_status: [2xx, 3xx]")
-
-    def _check_access(self, place, values, stated):
-        """Check what reaches a private repository: it is for ssh, and whoever has a key knows whom to show it to.
-
-        stated: keys that the app itself has. One that lies under all apps is of no use to some, which is no mistake.
-        """
-        key, known_hosts = values.get("repository_key", ""), values.get("repository_known_hosts", "")
-        repository = values.get("repository", "")
-        if not ssh_server(repository):
-            problem = "is for a repository that is reached by ssh; with https, a token goes into `repository`"
-            example = 'repository: "https://git:{{ vault_token }}@git.example.org/hello.git"'
-            for name in ("repository_key", "repository_known_hosts"):
-                if values.get(name) and name in stated:
-                    self._judge.refuse(place, name, problem, example)
-            return
-        if key and (problem := key_problem(key)):
-            self._judge.refuse(place, "repository_key", problem)
-        if key and not known_hosts:
-            problem = "is missing: `repository_key` is shown to no server whose own key is not known"
-            self._judge.refuse(
-                place, "repository_known_hosts", problem, self._options["repository_known_hosts"].example
-            )
-        if known_hosts and (problem := known_hosts_problem(known_hosts, repository)):
-            self._judge.refuse(place, "repository_known_hosts", problem)
-
-    def _check_services(self, place, values):
-        refuse = self._judge.refuse
-        variables = {}
-        for key in ("database", "cache"):
-            service = values.get(key)
-            if not service:
-                continue
-            if not service["engine"]:
-                refuse(place, f"{key}.engine", "is missing", self._options[key].options["engine"].example)
-            variable = service["variable"]
-            for other in ("env", "secrets"):
-                if variable in values.get(other, {}):
-                    refuse(place, f"{other}.{variable}", f"is what `{key}` sets; leave one of them out")
-            if variable in variables:
-                refuse(place, f"{key}.variable", f"is that of `{variables[variable]}` as well")
-            variables[variable] = key
-        database = values.get("database")
-        if not database:
-            return
-        stated = [f"`{key}`" for key in ("port", "user", "password_secret") if database[key]]
-        if stated and not database["host"]:
-            problem = (
-                f"is missing, where {' and '.join(stated)} belong; on its own host an app's account logs in as itself"
-            )
-            refuse(place, "database.host", problem, "database: {host: db1}")
-        secret = database["password_secret"]
-        if secret and secret not in values.get("secrets", {}):
-            refuse(place, f"secrets.{secret}", "is missing, which `database.password_secret` names")
-        engine, scheme = database["engine"], database["scheme"]
-        if engine and scheme and scheme not in SCHEMES[engine]:
-            refuse(place, "database.scheme", f"must be one of {', '.join(SCHEMES[engine])}, not {scheme!r}")
-
-    def _check_granian(self, place, values, layers):
-        """Refuse settings of gunicorn that are stated with granian or over it. One that lies under it is no mistake."""
-        server, entrypoint = values.get("server", {}), values.get("entrypoint", "")
-        if server.get("kind") != "granian":
-            return
-        stated = {}
-        for layer in layers:
-            own = layer.get("server", {})
-            stated = {**({} if own.get("kind") == "granian" else stated), **own}
-        options = self._options["server"].options
-        for key in ("worker_class", "timeout", "max_requests", "preload", "log_format"):
-            if stated.get(key, options[key].default) != options[key].default:
-                problem = "is a setting of gunicorn; granian has none like it, leave it out"
-                self._judge.refuse(place, f"server.{key}", problem)
-        if "(" in entrypoint and not entrypoint.endswith("()"):
-            problem = "must call its factory without arguments: granian can't pass any"
-            self._judge.refuse(place, "entrypoint", problem, "entrypoint: shop:create_app()")
 
 
 def _shared_accounts(apps):

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import rules
+from . import rules, values
 
 ROLES = Path(__file__).resolve().parents[3] / "roles"
 
@@ -145,7 +145,7 @@ class Judge:
 
     def unknown(self, place: str, prefix: str, key: Any, known: Any) -> None:
         """Refuse a key that is none of the known ones, naming the nearest. prefix: as in `server.`."""
-        if not isinstance(key, str) or not rules.PLAIN_WORD.fullmatch(key):
+        if not isinstance(key, str) or not values.PLAIN_WORD.fullmatch(key):
             self.refuse(place, prefix.rstrip("."), "has a key that is not a plain word")
             return
         nearest = difflib.get_close_matches(key.lower().replace("-", "_"), known, 1)
@@ -192,7 +192,7 @@ class Judge:
             elif kind == "str" and not isinstance(value, (list, dict)):
                 hint = " (quote it, or YAML changes it)"
             self._must(place, key, option, words + hint, value)
-        elif kind == "str" and rules.has_control_characters(value, lines := bool(option.rule and option.rule.lines)):
+        elif kind == "str" and values.has_control_characters(value, lines := bool(option.rule and option.rule.lines)):
             shape = "text" if lines else "one line of text"
             self.refuse(place, key, f"must be {shape} without control characters", option.example)
         return value
@@ -220,11 +220,11 @@ class Judge:
     def _named(self, place, key, option, given):
         good = {}
         for position, (name, value) in enumerate(given.items(), 1):
-            if not isinstance(name, str) or not rules.is_process_name(name):
+            if not isinstance(name, str) or not values.is_process_name(name):
                 self.refuse(
                     place,
                     key,
-                    f"must have names that are {rules.PROCESS_NAME_WORDS}, which number {position} is not",
+                    f"must have names that are {values.PROCESS_NAME_WORDS}, which number {position} is not",
                     option.example,
                 )
                 continue
@@ -246,7 +246,7 @@ class Judge:
     def _environment(self, place, key, option, given):
         good = {}
         for position, (name, value) in enumerate(given.items(), 1):
-            if not isinstance(name, str) or not rules.ENVIRONMENT_NAME.fullmatch(name):
+            if not isinstance(name, str) or not values.ENVIRONMENT_NAME.fullmatch(name):
                 self.refuse(
                     place,
                     key,
@@ -255,7 +255,7 @@ class Judge:
                     option.example,
                 )
                 continue
-            problem = rules.environment_problem(name, value)
+            problem = values.environment_problem(name, value)
             if problem:
                 self.refuse(place, f"{key}.{name}", problem)
             else:
@@ -264,9 +264,9 @@ class Judge:
 
     def _headers(self, place, key, option, given):
         for name, value in given.items():
-            if not isinstance(name, str) or not rules.HEADER_NAME.fullmatch(name):
+            if not isinstance(name, str) or not values.HEADER_NAME.fullmatch(name):
                 self.refuse(place, key, "must have names of headers, of letters, digits and hyphens", option.example)
-            elif not isinstance(value, str) or not rules.HEADER_VALUE.fullmatch(value):
+            elif not isinstance(value, str) or not values.HEADER_VALUE.fullmatch(value):
                 self.refuse(place, f"{key}.{name}", 'must be printable ASCII text without ", \\ and $', option.example)
         return given
 

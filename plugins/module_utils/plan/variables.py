@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from .reading import PlanError
-from .rules import PLAIN_WORD
 from .schema import role_variables
+from .values import PLAIN_WORD
 
 _PREFIXES = ("flask_app_", "nginx_site_", "backing_service_", "load_balancer_")
 # What the role hands to the user's own tasks.

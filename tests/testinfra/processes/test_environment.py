@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan.rules import environment_problem
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan.values import environment_problem
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import render_environment
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, flaskfleet.deploy contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a pull costs a host, in seconds, processor seconds and memory. Run there as root: python3 idle_pull.py [TIMES].
+"""What a pull costs a host, in seconds, processor seconds and memory. Run there as root: python3 idle.py [TIMES].
 
 Memory is the most that all processes of the service had at once, what they share counted once (their PSS), sampled.
 """
