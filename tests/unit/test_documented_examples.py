@@ -315,7 +315,8 @@ def check_ansible_playbook(words):
         assert known or all((TUTORIAL / "steps" / step / playbook).exists() for step in STEPS), playbook
     for text in options.extra_vars:
         if text.startswith("@"):
-            assert (PROJECT / text[1:]).exists() or (TUTORIAL / "steps" / STEPS[-1] / text[1:]).exists()
+            path = os.path.relpath(text[1:])  # the parser has made it absolute
+            assert (PROJECT / path).exists() or (TUTORIAL / "steps" / STEPS[-1] / path).exists()
             continue
         variables = json.loads(text) if text.startswith("{") else dict(each.split("=", 1) for each in shlex.split(text))
         unknown = set(variables) - VARIABLES - PLAYBOOK_VARIABLES - {"demo_repository"}
