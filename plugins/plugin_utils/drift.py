@@ -9,6 +9,15 @@ import time
 
 NOBODY = ""  # what belongs to the host and to no app
 
+_FILES = ("__nginx_site_files", "__backing_service_mariadb_files", "__backing_service_files", "__flask_app_units")
+_SERVERS = {"postgresql": "PostgreSQL", "mariadb": "MariaDB"}
+_IN_SERVERS = {
+    "databases": "the database {name} is missing",
+    "accounts": "the account {user} is missing",
+    "others": "the account {user} is missing, or has another password or other rights",
+    "closed": "the database {name} is open to other accounts",
+}
+
 
 def drift(variables, hosts):
     """Collect what the roles registered in check mode.
@@ -86,7 +95,12 @@ def _packages(told):
 
 
 def _files(told):
-    for register in ("__nginx_site_files", "__backing_service_files", "__flask_app_units"):
+    for register in (
+        "__nginx_site_files",
+        "__backing_service_mariadb_files",
+        "__backing_service_files",
+        "__flask_app_units",
+    ):
         for each in told(register, "differences", ()):
             yield _difference(each["subject"], f"{each['path']} {each['what']}", each["since"])
         for path in told(register, "mended", ()):
@@ -112,6 +126,20 @@ def _nginx(told):
 def _services(told):
     if told("__backing_service_listens", "changed", False) or told("__backing_service_hba", "changed", False):
         yield _difference(NOBODY, "PostgreSQL lets in others than the list says")
+    for engine, server in _SERVERS.items():
+        if told(f"__backing_service_{engine}_service", "changed", False):
+            yield _difference(NOBODY, f"{server} does not run, or is not started at boot")
+        for what, sentence in _IN_SERVERS.items():
+            for item in _changed_items(told, f"__backing_service_{engine}_{what}"):
+                entry = item[0] if isinstance(item, (list, tuple)) else item
+                yield _difference(NOBODY, f"{server}: {sentence.format(**entry)}")
+    for unit in _changed_items(told, "__backing_service_started"):
+        yield _difference(NOBODY, f"{unit} does not run")
+
+
+def _changed_items(told, register):
+    """What a task in a loop would change."""
+    return [each["item"] for each in told(register, "results", ()) if each.get("changed")]
 
 
 def _apps(told):

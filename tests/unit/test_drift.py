@@ -54,6 +54,19 @@ FILE = {"path": "/etc/a", "subject": "hello", "what": "was changed on the host",
         ),
         ({"__nginx_site_files": {"changed": True}}, "files of an earlier run were not taken up yet"),
         ({"__nginx_site_service": {"changed": True}}, "nginx does not run, or is not started at boot"),
+        ({"__backing_service_mariadb_service": {"changed": True}}, "MariaDB does not run, or is not started at boot"),
+        (
+            {"__backing_service_postgresql_databases": {"results": [{"item": {"name": "a"}, "changed": True}]}},
+            "PostgreSQL: the database a is missing",
+        ),
+        (
+            {"__backing_service_mariadb_others": {"results": [{"item": [{"user": "flask-a"}, "%"], "changed": True}]}},
+            "MariaDB: the account flask-a is missing, or has another password or other rights",
+        ),
+        (
+            {"__backing_service_started": {"results": [{"item": "flaskfleet-cache-a.service", "changed": True}]}},
+            "flaskfleet-cache-a.service does not run",
+        ),
         ({"__nginx_site_nginx": {"closed": [80]}}, "the firewall keeps port 80 closed"),
         (
             {"__nginx_site_nginx": {"acme": {"due": {"docs": "there is none yet"}, "stale": [], "todo": True}}},

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from .derive import Inventory, host_label, make_plan
+from .derive import host_label, make_plan
+from .inventory import Inventory
 from .reading import (
     PlanError,
     balancer_variables,

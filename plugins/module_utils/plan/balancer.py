@@ -25,7 +25,7 @@ _ANSWERS = ["2xx", "3xx", "4xx"]
 def plan_balancer(settings: dict[str, Any], inventory: Any) -> dict[str, Any]:
     """Plan the balancer that the inventory's own host is.
 
-    settings: the roles' variables, judged. inventory: see derive.Inventory.
+    settings: the roles' variables, judged. inventory: see inventory.Inventory.
 
     Returns {backends, ports, tls, timeouts, check, files}: `files` as `file_set` takes them. Raises PlanError
     with all errors.

@@ -11,14 +11,23 @@ import json
 import posixpath
 import re
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any
 
 from ..configuration import BUILD_KEYS, RELEASE_KEYS
 from ..remote import ssh_server
-from .balancer import balancer_address, plan_balancer
-from .reading import PlanError, account, balancer_variables, read
+from .balancer import plan_balancer
+from .inventory import (
+    Inventory,
+    addresses_of,
+    balancers_of,
+    hold_of,
+    leader_of,
+    passwords_of,
+    services_of_host,
+)
+from .reading import account, balancer_variables, read
 from .schema import ROLES
-from .services import database_of, plan_services, services_of
+from .services import database_of, services_of
 from .sites import (
     authority_certificates,
     has_tls,
@@ -61,25 +70,6 @@ CACHE_ROOT = "/var/cache/flask_apps"
 _UNIT_TEMPLATES = ("web.service.j2", "web.socket.j2", "base/sandbox.conf.j2", "base/limits.conf.j2")
 
 
-class Inventory(NamedTuple):
-    """What a plan asks of the inventory. host: its name of the host that is planned for. hosts: the names of all.
-    leader_of: tells the first host of the play that declares an app, given by name. address_of: tells the address at
-    which other hosts reach the services of a host, empty when there is none. in_group: tells whether the host is in a
-    group. variables_of: tells the roles' variables, as plain data, of the other hosts of a group, by their name.
-    connection_of: tells where Ansible connects to. balancers_of: tells the hosts of a group of balancers, each with
-    what it states as its own address and where Ansible connects to.
-    """
-
-    host: str
-    hosts: list[str]
-    leader_of: Callable[[str], str]
-    address_of: Callable[[str], str] = lambda host: ""
-    in_group: Callable[[str], bool] = lambda group: True
-    variables_of: Callable[[str], dict[str, dict[str, Any]]] = lambda group: {}
-    connection_of: Callable[[str], str] = lambda host: host
-    balancers_of: Callable[[str], dict[str, tuple[str, str]]] = lambda group: {}
-
-
 def make_plan(
     variables: dict[str, Any],
     platform: dict[str, Any],
@@ -100,7 +90,7 @@ def make_plan(
         variables = balancer_variables(variables)
     declared = read(variables, rollback, inventory)
     settings = declared.settings
-    addresses = _addresses(declared.apps, inventory) if inventory else {}
+    addresses = addresses_of(declared.apps, inventory) if inventory else {}
     templates = functools.cache(functools.partial(_digest, template_paths=settings["flask_app_template_paths"]))
     everything = [*declared.apps, *declared.sites]
     taken = {name for each in everything for name in (each["domain"], *each["aliases"])}
@@ -110,12 +100,12 @@ def make_plan(
     for app in apps:
         app["database"] = database_of(app, inventory.host if inventory else hostname, app["user"])
         app["services"] = services_of(app, platform, addresses)
-        app["release_leader"] = _leader(app, settings, inventory) if inventory and not rollback else ""
-        app["release_hold"] = _hold(app, settings)
+        app["release_leader"] = leader_of(app, settings, inventory) if inventory and not rollback else ""
+        app["release_hold"] = hold_of(app, settings)
         app["directories"] = _directories_of_app(app)
     sites = [site_of_app(app) for app in apps]
     sites += [site_of_list(site) for site in declared.sites if site["state"] == "present"]
-    balancers = _balancers(settings, inventory)
+    balancers = balancers_of(settings, inventory)
     trust_balancers([address for address in balancers.values() if address], sites)
     return {
         "apps": apps,
@@ -135,11 +125,11 @@ def make_plan(
         "selinux_files": selinux_files(declared, settings, platform),
         "interpreters": _interpreters(apps),
         "packages": sorted({*platform.get("packages", ()), *_packages_of_apps(apps, platform)}),
-        "services": _services(apps, declared, settings, platform, inventory),
+        "services": services_of_host(apps, declared, settings, platform, inventory),
         "balancer": plan_balancer(settings, inventory) if "admin_socket" in platform else {},
         "declared": [app["name"] for app in declared.apps],
         "declared_sites": [each["name"] for each in everything],
-        "passwords": _passwords(apps),
+        "passwords": passwords_of(apps),
         "rollback": rollback,
         "rollback_to": _rollback_targets(apps, settings["flask_app_rollback_to"]) if rollback else {},
         "hooks": settings["flask_app_hooks"],
@@ -157,12 +147,6 @@ def make_plan(
     }
 
 
-def _balancers(settings, inventory):
-    """The inventory's balancers and their addresses, empty where it is not known."""
-    found = inventory.balancers_of(settings["nginx_site_balancer_group"]) if inventory else {}
-    return {host: balancer_address(*places) for host, places in found.items()}
-
-
 def _interpreters(apps):
     """The versions of Python that apps ask for, with the apps that do, as `packages` takes them."""
     wanted = {}
@@ -177,45 +161,6 @@ def _packages_of_apps(apps, platform):
     wanted = {package for app in apps for package in app["system_packages"]}
     by_ssh = any(ssh_server(app["repository"]) or app["allowed_signers"] for app in apps)
     return wanted.union(platform.get("ssh_packages", ()) if by_ssh else ())
-
-
-def _addresses(apps, inventory):
-    """Where the apps' databases on other hosts of the inventory are reached, by host."""
-    named = {app["database"]["host"] for app in apps if app["database"] and app["state"] == "present"}
-    return {host: inventory.address_of(host) for host in sorted(named & set(inventory.hosts) - {inventory.host})}
-
-
-def _passwords(apps):
-    """Which hosts keep which passwords of the apps' databases."""
-    kept: dict[str, list] = {}
-    for app in apps:
-        for each in app["services"]["urls"].values():
-            if each["kept_on"]:
-                kept.setdefault(each["kept_on"], []).append(each["password"])
-    return [{"host": host, "names": names} for host, names in kept.items()]
-
-
-def _services(apps, declared, settings, platform, inventory):
-    """What the host has to have for apps, its own and those of others; empty for roles that do not ask."""
-    if "service_packages" not in platform:
-        return {}
-    group = settings["backing_service_group"]
-    own = apps if inventory is None or inventory.in_group(group) else []
-    absent = [app for app in declared.apps if app["state"] == "absent"] if own is apps else []
-    absent = [{**app, "database": database_of(app, "", account(app))} for app in absent]
-    absent = [app for app in absent if app["database"].get("host", "") in ("", inventory.host if inventory else "")]
-    others = []
-    if inventory is not None and settings["backing_service_address"]:
-        for host, variables in inventory.variables_of(group).items():
-            try:
-                apps_there = read(variables).apps
-            except PlanError:
-                continue  # what is wrong there, its own run says
-            for app in apps_there:
-                database = database_of(app, host, account(app))
-                if database and database["host"] == inventory.host:
-                    (others if app["state"] == "present" else absent).append({**app, "database": database})
-    return plan_services(own, others, absent, settings, platform)
 
 
 def host_label(hostname: str) -> str:
@@ -310,22 +255,6 @@ def _app(app, settings, platform, label, taken, templates):
 
 def _limits(declared):
     return {limit: "" if value is None else str(value) for limit, value in declared.items()}
-
-
-def _leader(app, settings, inventory):
-    """The host that runs the app's release commands when it is another one, else empty."""
-    if not app["release_commands"] or (app["database"] and not app["database"]["host"]):
-        return ""  # what they change is this host's own
-    leader = settings["flask_app_release_leader"] or inventory.leader_of(app["name"])
-    return "" if leader == inventory.host else leader
-
-
-def _hold(app, settings):
-    """What tells a host that is not to release before the leader; None where it need not wait."""
-    if not app["release_leader"] or not settings["flask_app_release_commands_hold"]:
-        return None
-    done = settings["flask_app_release_commands_done"].get(app["name"], "")
-    return {"done": done, "marker": settings["flask_app_release_commands_marker"]}
 
 
 def _rollback_targets(apps, given):

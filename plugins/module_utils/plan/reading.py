@@ -67,7 +67,7 @@ class _App(NamedTuple):
 def read(variables: dict[str, Any], rollback: bool = False, inventory: Any = None) -> Declared:
     """Judge the roles' variables and merge their layers. A variable that is not given has its default.
 
-    rollback: whether `flask_app_rollback_to` is of any use. inventory: see derive.Inventory, if it is known. Raises
+    rollback: whether `flask_app_rollback_to` is of any use. inventory: see inventory.Inventory, if it is known. Raises
     PlanError with all errors.
     """
     judge = Judge()

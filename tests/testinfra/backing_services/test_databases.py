@@ -136,6 +136,21 @@ def test_the_database_is_away_for_a_while(spare):
     assert spare.machine.property(spare.machine.unit(spare.name), "MainPID") == main
 
 
+def test_what_differs_is_told(spare):
+    if spare.engine == "postgresql":
+        spare.sql(f"GRANT CONNECT ON DATABASE {spare.database} TO PUBLIC")
+        difference = f"PostgreSQL: the database {spare.database} is open to other accounts"
+    else:
+        spare.sql(f"DROP USER 'flask-{spare.name}'@localhost")
+        difference = f"MariaDB: the account flask-{spare.name} is missing"
+    cache = f"flaskfleet-cache-{spare.name}.service"
+    spare.machine.output(f"systemctl stop {cache}")
+    said = spare.machine.deploy(playbook="drift", **spare.variables())
+    assert difference in said and f"{cache} does not run" in said
+    spare.deploy("--tags", "services")
+    assert f"{spare.machine.name}: as the list says" in spare.machine.deploy(playbook="drift", **spare.variables())
+
+
 def test_what_somebody_stopped_or_dropped_is_put_right(spare):
     spare.machine.output(f"systemctl disable --now {spare.unit}; systemctl stop flaskfleet-cache-{spare.name}")
     spare.deploy("--tags", "services")
