@@ -16,6 +16,7 @@ from conftest import ENVIRONMENT, INVENTORY, NETWORK, REPOSITORY
 
 HELLO = {"name": "hello", "domain": "hello.test", "repository": REPOSITORY, "version": "master", "settle": 0}
 SECOND = {"name": "second", "domain": "second.test", "repository": REPOSITORY, "version": "master", "settle": 0}
+SECOND["cache"] = {"engine": "redis"}
 
 CHANGES = {
     "bare machines": [HELLO],
