@@ -86,6 +86,7 @@ class Benchmark:
         """For lists of growing length: the first deployment, a run with nothing to do, and one with a new commit."""
         ssh = await over_ssh(LAB, self.hosts["ubuntu"])
         await self.unchanged([self.app("warm")], ssh)
+        await self.memory(1)
         apps: list[App] = []
         for size in self.options.apps:
             apps += [self.app(f"app{number}") for number in range(len(apps), size)]
@@ -208,6 +209,7 @@ print(total)
         for _number in range(self.options.rounds):
             for who, machine, domain in sites:
                 self.samples.add("p99 at equal load", RATE, who, await self.hey(machine, domain), "ms")
+        await self.collection.deploy([self.app("warm"), {**fast, "state": "absent"}])
 
     async def wrk(self, machine: Machine, domain: str) -> float:
         """Requests a second of as many as there can be.

@@ -316,6 +316,8 @@ sites:
       balancing: round_robin
       root: ''
       redirect: ''
+      checked_path: /health
+      balancers: [192.0.2.9]
 ports:
   description: TCP ports that nginx needs for all sites of the lists.
   returned: success

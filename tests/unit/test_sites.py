@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.plan import (
+    Inventory,
     PlanError,
     collect_certificates,
     make_plan,
@@ -601,6 +602,18 @@ def test_websockets_and_no_other_upgrade():
 def test_a_maintenance():
     text = written_of_app(site={"maintenance": True, "retry_after": 60}, static=[{"url": "/static", "path": "a"}])
     assert locations(text) == {"/": ["return 503;"]} and "add_header Retry-After 60 always;" in words(text)
+
+
+def test_balancers_find_a_machine_in_maintenance_well():
+    app = {**HELLO, "health_path": "/health?full", "site": {"maintenance": True}}
+    inventory = Inventory("web1", ["web1"], str, balancers_of=lambda group: {"lb1": ("192.0.2.9", "lb1")})
+    text = rendered(make_plan({"flask_apps": [app]}, DEBIAN, "web1", inventory=inventory))
+    found = locations(text)
+    assert found["= /health"][:4] == ["error_page 403 = @maintenance;", "allow 127.0.0.1;", "allow 192.0.2.9;", "deny all;"]
+    assert "proxy_pass http://flask_hello;" in found["= /health"]
+    assert found["@maintenance"] == ["recursive_error_pages on;", "return 503;"] and found["/"] == ["return 503;"]
+    odd = make_plan({"flask_apps": [{**app, "health_path": "/a;b"}]}, DEBIAN, "web1", inventory=inventory)
+    assert locations(rendered(odd)) == {"/": ["return 503;"]}
 
 
 def test_a_page_for_when_the_app_is_down(tmp_path):

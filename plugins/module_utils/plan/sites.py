@@ -30,6 +30,7 @@ def trust_balancers(balancers, sites):
         site["trusted_proxies"] = list(dict.fromkeys([*site["trusted_proxies"], *balancers]))
         # What a balancer asks without naming a client is its own check.
         site["allow"] = list(dict.fromkeys([*site["allow"], *balancers])) if site["allow"] else []
+        site["balancers"] = list(balancers)
 
 
 def site_of_app(app):
@@ -53,7 +54,14 @@ def site_of_app(app):
         "balancing": "round_robin",
         "root": "",
         "redirect": "",
+        "checked_path": _plain_path(app["health"]["path"]),
     }
+
+
+def _plain_path(path):
+    """What balancers check as nginx names it in a `location`; empty when it has characters that are special there."""
+    plain = path.partition("?")[0]
+    return plain if re.fullmatch(r"[A-Za-z0-9._~/-]+", plain) else ""
 
 
 def _headers_of(site, tls):
@@ -87,6 +95,7 @@ def site_of_list(site):
         "upstream": f"site_{site['name']}",
         "servers": site["upstream"],
         "static": [_static(entry, entry["path"]) for entry in site["static"]],
+        "checked_path": "",
     }
     # A redirection without a path keeps the requested one, as it was sent.
     if planned["redirect"] and not urlsplit(planned["redirect"]).path:

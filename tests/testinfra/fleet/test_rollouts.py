@@ -49,6 +49,23 @@ def test_a_rollout_loses_no_request(fleet):
     assert fleet.states() == dict.fromkeys(WEB, "UP"), drained
 
 
+def test_a_maintenance_is_shown_through_the_balancers(fleet, tmp_path):
+    """By the machines, whose checks go on to find them well; a rollout brings it and takes it away."""
+    page = tmp_path / "down.html"
+    page.write_text("back soon\n")
+    hello = {"version": "version2", "site": {"max_body_size": "2m", "maintenance": True, "error_page": str(page)}}
+    others = {"moody": {"version": "version2"}}
+    fleet.run("deploy", flask_app_overrides={**others, "hello": hello})
+    assert fleet.states("hello.test") == dict.fromkeys(WEB, "UP")
+    for path in ("/", "/health"):
+        assert fleet.ask(path, host="hello.test") == (503, "back soon\n")
+    forged = fleet.ask("/health", "--header", "X-Forwarded-For: 127.0.0.1", host="hello.test")
+    assert forged == (503, "back soon\n")
+    hello["site"] = {"max_body_size": "2m"}
+    fleet.run("deploy", flask_app_overrides={**others, "hello": hello})
+    assert fleet.ask("/", host="hello.test")[0] == 200
+
+
 def test_a_bad_release_ends_at_the_first_machine(fleet):
     old = fleet.commits()
     result = fleet.attempt(
