@@ -123,6 +123,8 @@ def test_site():
         "balancing": "round_robin",
         "root": "",
         "redirect": "",
+        "checked_path": "/",
+        "balancers": [],
         "tls": {"mode": "none", "redirect": True, "hsts_max_age": 0},
         "certificate": "",
         "certificate_key": "",

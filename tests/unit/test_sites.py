@@ -609,7 +609,8 @@ def test_balancers_find_a_machine_in_maintenance_well():
     inventory = Inventory("web1", ["web1"], str, balancers_of=lambda group: {"lb1": ("192.0.2.9", "lb1")})
     text = rendered(make_plan({"flask_apps": [app]}, DEBIAN, "web1", inventory=inventory))
     found = locations(text)
-    assert found["= /health"][:4] == ["error_page 403 = @maintenance;", "allow 127.0.0.1;", "allow 192.0.2.9;", "deny all;"]
+    who = ["error_page 403 = @maintenance;", "allow 127.0.0.1;", "allow 192.0.2.9;", "deny all;"]
+    assert found["= /health"][:4] == who
     assert "proxy_pass http://flask_hello;" in found["= /health"]
     assert found["@maintenance"] == ["recursive_error_pages on;", "return 503;"] and found["/"] == ["return 503;"]
     odd = make_plan({"flask_apps": [{**app, "health_path": "/a;b"}]}, DEBIAN, "web1", inventory=inventory)
