@@ -11,6 +11,7 @@ import re
 from docutils import nodes
 
 REPOSITORY = "https://github.com/flaskfleet/deploy/blob/main/"
+RAW = "https://github.com/flaskfleet/deploy/raw/main/"  # as a file, not as a page about it
 # pages that lie at the repository's root, where GitHub looks for them, and are pages of the site, too
 PAGES_OF_ROOT = {"SECURITY.md": "security.md", "CONTRIBUTING.md": "contributing.md"}
 # what the reference calls by labels of Ansible's own documentation, or of a kind of page that it has none of
@@ -51,10 +52,10 @@ def links_of_site(page, text):
         target = posixpath.normpath(posixpath.join(posixpath.dirname(in_repository), match["path"]))
         if target in PAGES_OF_ROOT:
             target = f"docs/{PAGES_OF_ROOT[target]}"
-        if target.startswith("docs/") and target.endswith(".md"):
+        if target.startswith("docs/") and target.endswith((".md", ".png")):
             place = posixpath.relpath(target, posixpath.join("docs", folder))
         else:
-            place = REPOSITORY + target
+            place = (RAW if target.endswith(".png") else REPOSITORY) + target
         return f"]({place}{match['fragment'] or ''})"
 
     return re.sub(r"\]\((?!\w+:)(?P<path>[^)#\s]+)(?P<fragment>#[^)]*)?\)", replaced, text)
