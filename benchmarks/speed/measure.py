@@ -260,7 +260,7 @@ async def main() -> None:
     parser.add_argument("--keep", action="store_true", help="use hosts that are there, and let them be")
     options = parser.parse_args()
     if options.quick:
-        vars(options).update(apps=[10], hosts=[1, 5], repeats=2, rounds=3, seconds=3)
+        vars(options).update(apps=[10], compared=1, hosts=[1, 5], repeats=2, rounds=3, seconds=3)
     samples = Samples()
     if not options.keep:
         await LAB.destroy()
