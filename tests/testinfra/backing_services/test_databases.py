@@ -160,6 +160,8 @@ def test_what_somebody_stopped_or_dropped_is_put_right(spare):
 
 
 def test_a_job_is_finished_across_a_deployment(queued):
+    # a worker of rq that has lost its queue, as in the tests before, waits longer and longer before it asks again
+    queued.machine.output("systemctl restart 'flask-board.worker@*'")
     queued.post("/posts", body="to be exported")
     queued.post("/exports/long", seconds="8")
     exports = "/var/lib/flask_apps/board/exports"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 
+from waiting import wait_for
+
 DISK = "/mnt/database-disk"
 ROOM = 24  # MiB that are left for the server
 FILL = (
@@ -19,17 +21,19 @@ FILL = (
 def small_disk(board):
     """The server's data lie on a disk of their own, with little room; yields what gives it more."""
     run, data = board.machine.output, "/var/lib/mysql"
+    stop = f"systemctl stop {board.unit} 'postgresql@*'"  # Debian's unit is there for those of its clusters
     if board.engine == "postgresql":
         data = "/var/lib/postgresql" if board.machine.debian else "/var/lib/pgsql"
-    run(f"systemctl stop {board.unit}; mkdir -p {DISK}")
+    run(f"{stop}; mkdir -p {DISK}")
     size = int(run(f"du -sm {data}").split()[0]) + ROOM
     run(f"mount -t tmpfs -o size={size}m tmpfs {DISK} && cp -a {data}/. {DISK} && chown --reference={data} {DISK}")
     run(f"chmod --reference={data} {DISK}; mount --bind {DISK} {data} && systemctl start {board.unit}")
     try:
-        yield lambda: run(f"mount -o remount,size={size + 300}m {DISK} && systemctl restart {board.unit}")
+        yield lambda: run(f"mount -o remount,size={size + 300}m {DISK}; {stop}; systemctl start {board.unit}")
     finally:
-        run(f"systemctl stop {board.unit}; umount {data} && find {data} -mindepth 1 -delete && cp -a {DISK}/. {data}")
+        run(f"{stop}; umount {data} && find {data} -mindepth 1 -delete && cp -a {DISK}/. {data}")
         run(f"umount {DISK}; rmdir {DISK}; systemctl start {board.unit}")
+        wait_for(lambda: board.get("/health")[0] == 200)
 
 
 def test_the_disk_of_the_database_is_full(spare):
@@ -39,6 +43,7 @@ def test_the_disk_of_the_database_is_full(spare):
         assert f"{spare.name}: release command: `python -c" in said and "OperationalError" in said, said
         assert spare.live == before and spare.get()[0] == 200
         enlarge()
+        wait_for(lambda: spare.get("/health")[0] == 200)
         assert spare.posts() == posts  # the release of before
         spare.deploy(env={"TRY": "full"}, release_commands=["true"])
         assert spare.live != before and spare.posts() == posts
