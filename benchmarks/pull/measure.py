@@ -112,7 +112,7 @@ async def main() -> None:
     machines = await LAB.create()
     found = {"date": datetime.date.today().isoformat(), "cores": os.cpu_count(), "alone": {}, "together": []}
     try:
-        gateway = machines[0].address.rpartition(".")[0] + ".1"
+        gateway = machines[0].gateway
         await output_of(PROJECT / "tests" / "apps" / "make-repository", "hello", LAB.served / "hello.git")
         fleet.REPOSITORIES = LAB.served
         fleet.main(gateway, *(each.name for each in machines))

@@ -56,7 +56,7 @@ class Benchmark:
         self.options = options
         self.hosts = hosts
         self.samples = samples
-        self.gateway = next(iter(hosts.values())).address.rpartition(".")[0] + ".1"
+        self.gateway = next(iter(hosts.values())).gateway
         self.collections = [Collection(LAB, hosts[name]) for name in ("ubuntu", "almalinux")]
         for each in self.collections:
             each.name = f"collection, {each.machine.name}"

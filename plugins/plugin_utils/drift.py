@@ -95,12 +95,7 @@ def _packages(told):
 
 
 def _files(told):
-    for register in (
-        "__nginx_site_files",
-        "__backing_service_mariadb_files",
-        "__backing_service_files",
-        "__flask_app_units",
-    ):
+    for register in _FILES:
         for each in told(register, "differences", ()):
             yield _difference(each["subject"], f"{each['path']} {each['what']}", each["since"])
         for path in told(register, "mended", ()):

@@ -83,6 +83,11 @@ class Machine:
     address: str
     container: str
 
+    @property
+    def gateway(self) -> str:
+        """The first address of its network: this machine itself, which serves the repositories."""
+        return self.address.rpartition(".")[0] + ".1"
+
     async def run(self, command: str) -> str:
         """What a shell command on the machine writes to standard output."""
         return await output_of("podman", "exec", self.container, "sh", "-c", command)

@@ -194,7 +194,7 @@ class Journey:
         self.domain = self.apps[0]["domain"]
         self.visitors: dict[str, Visitor] = {}
         self.upgraded: dict[str, str] = {}
-        self.gateway = next(iter(machines.values())).address.rpartition(".")[0] + ".1"
+        self.gateway = next(iter(machines.values())).gateway
 
     def first(self) -> list[Machine]:
         return [machine for name, machine in self.machines.items() if not name.endswith("-new")]
@@ -343,7 +343,7 @@ async def travel(options: argparse.Namespace, report: Report) -> None:
     await LAB.destroy()
     report.lines += [f"- {kind}" for kind in kinds.splitlines()]
     machines = {machine.name: machine for machine in await LAB.create()}
-    gateway = next(iter(machines.values())).address.rpartition(".")[0] + ".1"
+    gateway = next(iter(machines.values())).gateway
     mailbox = Mailbox()
     await mailbox.open(gateway)
     journey = Journey(machines, mailbox, f"git://{gateway}/microblog.git", report)

@@ -159,7 +159,7 @@ async def main() -> int:
         await LAB.destroy()
     found = await LAB.create()
     try:
-        gateway = found[0].address.rpartition(".")[0] + ".1"
+        gateway = found[0].gateway
         hosts = [Victim(each, gateway) for each in found if not options.hosts or each.name in options.hosts]
         for host in hosts:
             if options.keep:
