@@ -75,7 +75,7 @@ def test_one_takes_all_memory(machine):
     with little_memory(machine, "900m"), machine.under_load("sealed", rate=20) as report:
         status, _body = attack(machine, "memory", 40)
         assert status in (0, 502, 504)
-    assert report["requests"] > 100 and report["failed"] == 0, report
+    assert report["requests"] > 50 and report["failed"] == 0, report
     # its server starts another worker by itself
     machine.output(
         "timeout 30 sh -c 'until curl -sfo /dev/null -H Host:burglar.test localhost/health; do sleep 0.2; done'"
@@ -87,7 +87,7 @@ def test_one_starts_processes_without_end(machine):
     with machine.under_load("sealed", rate=20) as report:
         status, body = attack(machine, "processes", 40)
         assert status == 200 and int(body) > 100, (status, body)
-    assert report["requests"] > 100 and report["failed"] == 0, report
+    assert report["requests"] > 50 and report["failed"] == 0, report
     comes_back(machine)
 
 
