@@ -143,7 +143,7 @@ class Kills:
                 problems.append(problem)
             problems += await self._loaded(after)
             problems += [f"left behind: {line}" for line in await self.victim.leftovers()]
-        hit = struck and (blow in HITTING or place.action == "boot")
+        hit = place.action == "boot" or (struck and blow in HITTING)  # a boot goes on without having been struck
         for watch in watches:
             if watch.failed and not hit:
                 problems.append(f"{watch.failed} requests of {watch.app} failed: {watch.report.failures}")
