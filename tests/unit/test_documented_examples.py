@@ -6,7 +6,7 @@
 YAML is planned as a run would, or syntax-checked when it is a playbook. Commands are **not run** here. They are read by
 the parsers of the programs that they call (Ansible's), and the playbooks, tags, variables, targets of make, units and
 paths that they name must be there. What runs them for real: `make demo` deploys and asks for the status as README says,
-and each playbook that a page names is run on both test hosts by a scenario, but those of NOT_RUN.
+and scenarios run each playbook that a page names, and what docs/operations.md says to type on a machine.
 """
 
 from __future__ import annotations
@@ -378,11 +378,6 @@ def test_commands_that_pages_show_are_right(line):
             assert program in OTHER_PROGRAMS, f"nobody checks {program}"
 
 
-# what no scenario calls yet: one's module is tested without a host (test_app_restore.py), and the other is one role,
-# which scenario backing_services runs
-NOT_RUN = {"flaskfleet.deploy.restore", "flaskfleet.deploy.databases"}
-
-
 def test_playbooks_that_pages_name_are_run_on_test_hosts():
     named = set()
     for page in PAGES:
@@ -406,6 +401,6 @@ def test_playbooks_that_pages_name_are_run_on_test_hosts():
         for playbook in run
         for name in re.findall(r"import_playbook: (\w+)\.yml", PLAYBOOKS[playbook].read_text(encoding="utf-8"))
     }
-    assert named - NOT_RUN <= run | imported
+    assert named <= run | imported
     demo = (PROJECT / "scripts" / "demo").read_text(encoding="utf-8")
     assert "flaskfleet.deploy.site" in demo and "flaskfleet.deploy.status" in demo
