@@ -107,7 +107,7 @@ def _files(told):
 def _nginx(told):
     if told("__nginx_site_service", "changed", False):
         yield _difference(NOBODY, "nginx does not run, or is not started at boot")
-    for port in told("__nginx_site_nginx", "closed", ()):
+    for port in told("__nginx_site_firewall", "opened", ()):
         yield _difference(NOBODY, f"the firewall keeps port {port} closed")
     certificates = told("__nginx_site_nginx", "acme", {})
     for site, why in certificates.get("due", {}).items():

@@ -300,9 +300,9 @@ class Journey:
             )
             await LAB.playbook(
                 "flaskfleet.deploy.restore",
-                flask_restore_host=machine.name,
-                flask_restore_app="microblog",
-                flask_restore_backup=dump,
+                flask_app_restore_host=machine.name,
+                flask_app_restore_app="microblog",
+                flask_app_restore_backup=dump,
             )
             demand(visitor.log_in(), f"{machine.name}: can't log in after the restore")
             posts = visitor.posts()

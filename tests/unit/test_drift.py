@@ -67,7 +67,7 @@ FILE = {"path": "/etc/a", "subject": "hello", "what": "was changed on the host",
             {"__backing_service_started": {"results": [{"item": "flaskfleet-cache-a.service", "changed": True}]}},
             "flaskfleet-cache-a.service does not run",
         ),
-        ({"__nginx_site_nginx": {"closed": [80]}}, "the firewall keeps port 80 closed"),
+        ({"__nginx_site_firewall": {"opened": [80]}}, "the firewall keeps port 80 closed"),
         (
             {"__nginx_site_nginx": {"acme": {"due": {"docs": "there is none yet"}, "stale": [], "todo": True}}},
             "docs: its certificate is due: there is none yet",

@@ -472,13 +472,27 @@ def test_systemd_finds_nothing_wrong(tmp_path, kind):
 
 
 def test_metrics(tmp_path):
-    made = renderer(plan=plan_of(), flask_app_root="/srv/apps", flask_app_metrics_file="/var/lib/x/apps.prom")
+    made = renderer(
+        **ROLE_VARIABLES, plan=plan_of(flask_app_root="/srv/apps"), flask_app_metrics_file="/var/lib/x/apps.prom"
+    )
     for each in ROLE_VARIABLES["__flask_app_metrics_files"][:2]:
         name = each["template"].removeprefix("metrics.").removesuffix(".j2")
         (tmp_path / f"flaskfleet-metrics.{name}").write_text(made.render(each["template"], {}))
     service = directives((tmp_path / "flaskfleet-metrics.service").read_text())["Service"]
     assert service["ExecStart"] == [f"{release_host.PROGRAM} --root /srv/apps metrics /var/lib/x/apps.prom"]
     assert directives((tmp_path / "flaskfleet-metrics.timer").read_text())["Install"] == {"WantedBy": ["timers.target"]}
+
+
+def test_what_two_roles_have_is_the_same():
+    """No role needs another one to be there, so they can't share it."""
+    names = ("flask_app", "nginx_site", "load_balancer", "backing_service")
+    found = {name: yaml.safe_load((ROLES / name / "vars" / "main.yml").read_text()) for name in names}
+    assert found["load_balancer"]["__load_balancer_ciphers"] == found["nginx_site"]["__nginx_site_ciphers"]
+    for family in ("Debian", "RedHat"):
+        own, others = (
+            found[name][f"__{name}_platforms"][family]["sockets"] for name in ("flask_app", "backing_service")
+        )
+        assert own == others
 
 
 @pytest.mark.parametrize("root", ["/opt/flask_apps", "/srv/apps"])

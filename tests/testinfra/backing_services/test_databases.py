@@ -89,7 +89,7 @@ def test_the_data_of_a_dump_come_back(board):
     board.post("/posts", body="lost")
     back = board.machine.attempt(playbook="rollback", **board.variables(**declared))
     assert back.returncode == 0 and "which flaskfleet.deploy.restore takes back" in " ".join(back.stderr.split())
-    restore = {"flask_restore_app": board.name, "flask_restore_host": board.machine.name}
+    restore = {"flask_app_restore_app": board.name, "flask_app_restore_host": board.machine.name}
     dumps = board.machine.output(f"ls /var/backups/flask_apps/{board.name}").split()
     assert len(dumps) == 2 and dumps[-1] in board.machine.deploy(playbook="restore", **restore)
     assert board.get()[1] == "1" and board.posts()[-1] == "kept"

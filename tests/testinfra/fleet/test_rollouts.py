@@ -67,9 +67,11 @@ def test_a_maintenance_is_shown_through_the_balancers(fleet, tmp_path):
 
 
 def test_a_bad_release_ends_at_the_first_machine(fleet):
+    """Also of a rollout that leaves sites and packages alone."""
     old = fleet.commits()
     result = fleet.attempt(
         "deploy",
+        *("--tags", "build,release"),
         flask_app_overrides={
             "hello": {"version": "version2", "site": {"max_body_size": "2m"}},
             "moody": {"version": "master", "entrypoint": "nowhere:app"},

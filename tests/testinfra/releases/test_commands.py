@@ -170,16 +170,16 @@ def test_a_command_of_a_person(machine, app):
 
 def test_a_command_from_the_controller(machine, live):
     command = "echo hello; printenv TOKEN >&2"
-    asked = {"playbook": "command", "flask_command_app": "commands"}
-    output = machine.deploy(**asked, flask_command=command)
+    asked = {"playbook": "command", "flask_app_command_app": "commands"}
+    output = machine.deploy(**asked, flask_app_command=command)
     assert "- hello\n" in output and "********" in output and "c4n4ry" not in output
-    assert "c4n4ry" not in machine.deploy("-vvv", **asked, flask_command=command)
-    assert "changed=1" in machine.deploy("--check", **asked, flask_command="flask note") and notes(machine) == []
-    failed = machine.attempt(**asked, flask_command="echo no user >&2; exit 3")
+    assert "c4n4ry" not in machine.deploy("-vvv", **asked, flask_app_command=command)
+    assert "changed=1" in machine.deploy("--check", **asked, flask_app_command="flask note") and notes(machine) == []
+    failed = machine.attempt(**asked, flask_app_command="echo no user >&2; exit 3")
     assert failed.returncode != 0 and "commands: `echo no user >&2; exit 3` exited with status 3" in failed.stdout
-    ended = machine.attempt(**asked, flask_command="sleep 60", flask_command_timeout=1)
+    ended = machine.attempt(**asked, flask_app_command="sleep 60", flask_app_command_timeout=1)
     assert "commands: `sleep 60` was ended after 1 s" in ended.stdout
-    nowhere = machine.attempt(playbook="command", flask_command_app="comands", flask_command="true")
+    nowhere = machine.attempt(playbook="command", flask_app_command_app="comands", flask_app_command="true")
     assert "comands has no live release on any of" in nowhere.stdout
     journal = machine.output("journalctl --output=cat --since=-10min | grep -c c4n4ry || true")
     assert int(journal) == 0
