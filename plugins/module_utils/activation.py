@@ -225,9 +225,11 @@ class Activation:
             if self.recipe.get("backup") and not done:
                 self._back_up()
             with guard.claim(self._memory_of_live()):
+                if self.backup:
+                    self._note(begun=True)
                 for number, command in enumerate(self.pending, done + 1):
                     self.run_command("release command", command)
-                    self.host.note(self.release, release_commands=number)
+                    self._note(release_commands=number)
         except NotEnough:
             raise
         except BaseException as error:
@@ -236,13 +238,22 @@ class Activation:
             raise
 
     def _back_up(self):
-        """Dump the database before anything changes it."""
+        """Dump the database before anything changes it, unless a run that was killed may have changed it already."""
+        mark = self.host.mark(self.release)
+        if mark.get("begun") and os.path.exists(mark["backup"]):
+            self.backup = mark["backup"]
+            return
         try:
             self.backup = Backups(self.host, self.recipe["backup"]).make(self.release, self.limit)
         except CommandFailed as error:
             command = self.recipe["backup"]["dump"][0]
             raise ActivationError("backup", f"`{command}` {error}", error.output, command, error.status) from error
-        self.host.note(self.release, backup=self.backup)
+        self._note(backup=self.backup, begun=False)
+
+    def _note(self, **more):
+        """Add to the release's mark. The watch over the live release, which tidies up, has the same lock."""
+        with lock(self.host.root, name=self.host.name):
+            self.host.note(self.release, **more)
 
     def crossed(self):
         """[(release, dump of before it)] of those after the one that this goes back to whose commands were run."""

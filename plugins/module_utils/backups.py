@@ -9,8 +9,11 @@ takes no more rights than the app has. Only root can read or change the files.
 
 from __future__ import annotations
 
+import calendar
 import contextlib
+import glob
 import os
+import re
 import subprocess
 import time
 from urllib.parse import unquote, urlsplit
@@ -22,14 +25,18 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host imp
     fsync_directory,
     numbered,
     read_text,
+    time_after,
     unit_command,
 )
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.sandbox import (
     nameless_file,
     parse_environment,
     render_environment,
+    stop,
 )
 
+STAMP = "%Y%m%dT%H%M%SZ"  # in UTC
+_STAMP = re.compile(r"\d{8}T\d{6}Z")
 PASSWORD_VARIABLES = {"postgresql": "PGPASSWORD", "mariadb": "MYSQL_PWD"}
 
 
@@ -55,8 +62,10 @@ class Backups:
         """Dump the database as a process of a release, and return the file's path. Raises CommandFailed, OSError."""
         os.makedirs(self.directory, mode=0o700, exist_ok=True)
         os.chmod(self.directory, 0o700)
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        path = os.path.join(self.directory, f"{stamp}-before-{release}.dump")
+        stop(self.host.command_unit)  # what a killed run left running may write still
+        for left in glob.glob(os.path.join(glob.escape(self.directory), "*.half")):
+            os.unlink(left)
+        path = os.path.join(self.directory, f"{self._stamp()}-before-{release}.dump")
         half = f"{path}.half"
         try:
             descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -69,9 +78,16 @@ class Backups:
                 os.unlink(half)
             raise
         fsync_directory(self.directory)
-        for name in self.names()[: -self.settings["keep"]]:
+        own = [name for name in self.names() if _STAMP.match(name)]
+        for name in own[: -self.settings["keep"]]:
             os.unlink(os.path.join(self.directory, name))
         return path
+
+    def _stamp(self):
+        """The time as names begin with it, later than in all names: their order survives a clock that jumps back."""
+        stamps = [found[0] for found in map(_STAMP.match, self.names()) if found]
+        seconds = time_after(calendar.timegm(time.strptime(each, STAMP)) + 1 for each in stamps)
+        return time.strftime(STAMP, time.gmtime(seconds))
 
     def load(self, release, name, limit):
         """Empty the database and fill it from a dump. Raises CommandFailed, OSError."""

@@ -70,11 +70,15 @@ class Builder:
 
     :param settings: the plan's settings: root, data_root, runtime_root, rebuild, installer, index_url, ca_file
     :ivar damaged: {name of an app: seal.Condition} of builds that were wanted and are not as they were made
+    :ivar mended: names of the apps whose build had other owners or modes than it was made with
+    :ivar changed: whether an app's build or data lacked anything else
     """
 
     def __init__(self, settings):
         self.settings = settings
         self.damaged = {}
+        self.mended = []
+        self.changed = False
         self.root = settings["root"]
         self.hidden = hidden_folders(settings)
         self.dependencies = Dependencies(settings, self.hidden)
@@ -105,6 +109,21 @@ class Builder:
         stamps = {name: read_json(stamp_path(os.path.join(directory, name))) for name in builds}
         return {name: stamp for name, stamp in stamps.items() if stamp is not None}
 
+    def keep(self, app, commit, found, check_mode=False):
+        """Take a build that is there, and put right what it lacks. Returns what ``build`` does.
+
+        :param found: what ``find`` returned
+        :raises BuildError: as ``publish`` and ``share``
+        """
+        if found.astray:
+            self.mended.append(app["name"])
+            if not check_mode:
+                found.mend()
+        lacking = [self.publish(app, found.name, check_mode), self.share(app, found.name, check_mode)]
+        self.changed = self.changed or any(lacking)
+        subject = self.stamps(app)[found.name]["subject"]
+        return {"commit": commit, "build": found.name, "subject": subject, "built": False}
+
     # --- the steps ---
 
     def mirror(self, app):
@@ -132,11 +151,10 @@ class Builder:
         mirror = self.mirror(app)
         if commit is None:
             commit, _subject = mirror.fetch(url, None, access=access)
-        stamps = self.stamps(app)
         found = self.find(app, commit)
         if found:
-            self.share(app, found.name)
-            return {"commit": commit, "build": found.name, "subject": stamps[found.name]["subject"], "built": False}
+            return self.keep(app, commit, found)
+        stamps = self.stamps(app)
         name = unused_name(build_stem(app, commit), stamps)
         directory = os.path.join(app["paths"]["builds"], name)
         remove_build(directory)

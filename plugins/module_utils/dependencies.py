@@ -81,7 +81,7 @@ class Dependencies:
             os.chown(path, uid, fetcher.pw_gid)
         for entry in os.scandir(self.sets):
             # of a run that was killed, or not used for long; only one run at a time builds
-            if entry.name.startswith("new-") or time.time() - entry.stat().st_mtime > SET_AGE:
+            if entry.name.startswith("new-") or abs(time.time() - entry.stat().st_mtime) > SET_AGE:
                 shutil.rmtree(entry.path)
 
     def _install_uv(self):
@@ -104,6 +104,7 @@ class Dependencies:
         except subprocess.CalledProcessError as error:
             message, lines = "uv could not be installed", error.stderr.splitlines()[-15:]
             raise BuildError("install uv", message, lines) from error
+        os.sync()  # or a power cut could leave its name to empty files
         os.rename(temporary, final)
 
     def shared(self, app, directory, unit):
@@ -190,6 +191,7 @@ class Dependencies:
             if not os.path.isdir(final):
                 self._compile(python, environment, unit)
                 subprocess.run(["chown", "--recursive", "--no-dereference", "root:root", temporary], check=True)
+                os.sync()  # as above
                 os.rename(temporary, final)
             return final
         finally:

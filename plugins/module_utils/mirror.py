@@ -37,12 +37,14 @@ ENVIRONMENT = {
     "GIT_INDEX_FILE": "/tmp/index",  # the one file that a checkout needs beside the mirror
     "LC_ALL": "C.UTF-8",
 }
+# Whether a commit is there with all that it is made of: a fetch that was ended may leave the commit alone.
+WHOLE = 'git rev-list --quiet --objects --no-walk "$commit" 2> /dev/null'
 # Each unit of systemd costs as much as all of this, so it is one script. A commit never changes: what the mirror has is
 # not asked for again. Branches win over tags, and both over the first digits of a commit.
 NO_DEFAULT_BRANCH, NO_SUCH_VERSION, NOT_CHECKED_OUT, NO_ANSWER = 11, 12, 13, 124  # the last one is timeout's
 SCRIPT = f"""
 remote=$1 commit=$2 version=$3 directory=$4
-known() {{ [ -n "$commit" ] && git cat-file -e "$commit^{{commit}}" 2> /dev/null; }}
+known() {{ [ -n "$commit" ] && {WHOLE}; }}
 if ! known; then
     [ -e "$GIT_DIR/HEAD" ] || git init --quiet --bare || exit
     head=$(timeout {ANSWER_LIMIT} git ls-remote --quiet "$remote" HEAD) || exit
@@ -71,9 +73,9 @@ fi
 exit 0
 """
 # A submodule's commit goes into the mirror of the repository that has it, below refs of its own.
-SUBMODULE_SCRIPT = """
+SUBMODULE_SCRIPT = f"""
 remote=$1 commit=$2 directory=$4 refs=refs/submodules/$3
-known() { git cat-file -e "$commit^{commit}" 2> /dev/null; }
+known() {{ {WHOLE}; }}
 if ! known; then
     git fetch --quiet --prune --force "$remote" "+refs/heads/*:$refs/heads/*" "+refs/tags/*:$refs/tags/*" || exit
     known || git fetch --quiet "$remote" "$commit" || exit
@@ -210,8 +212,9 @@ class Mirror:
         if not os.path.isdir(self.path):
             os.mkdir(self.path, 0o700)
             os.chown(self.path, fetcher.pw_uid, fetcher.pw_gid)
-        for path in glob.glob(os.path.join(glob.escape(self.path), "**", "*.lock"), recursive=True):
-            os.unlink(path)  # of a git that was killed: nobody else works here
+        for left in ("**/*.lock", "objects/pack/tmp_*", "objects/??/tmp_obj_*"):
+            for path in glob.glob(os.path.join(glob.escape(self.path), left), recursive=True):
+                os.unlink(path)  # of a git that was killed: nobody else works here
 
     def verify(self, url, commit, access=None):
         """Check that one of the app's signers signed a commit that the mirror has, or a tag of it.

@@ -250,14 +250,14 @@ def numbered(unit):
 def run_unit(unit, properties, command, limit, merged=False):
     """Run a command in a transient unit and return its stdout.
 
-    :param unit: beginning of the unit's name
+    :param unit: the unit's name
     :param limit: seconds until it is ended
     :param merged: whether stderr is part of what it returns, as it comes
     :raises CommandFailed: it failed, or took longer than ``limit``
     """
     # A command that systemd was told to stop, as at a shutdown, counts as a success. Only this word tells of one.
     wrapped = ["/bin/sh", "-c", f'"$@" && echo {SUCCEEDED}', "sh", *command]
-    words = unit_command(numbered(unit), [*properties, f"RuntimeMaxSec={limit}"], wrapped)
+    words = unit_command(unit, [*properties, f"RuntimeMaxSec={limit}"], wrapped)
     words.insert(1, "--pipe")
     stderr = subprocess.STDOUT if merged else subprocess.PIPE
     started = time.monotonic()
@@ -461,10 +461,9 @@ class App:
         """Beginning of the names of the units that the commands of a release in the making run in."""
         return f"flask-{self.name}.command"
 
-    @property
-    def once_unit(self):
-        """The same of commands that people run in the live release; no run ends them."""
-        return f"flask-{self.name}.once"
+    def once_unit(self, name):
+        """A name for the unit of a command that people run in a release. No run ends it, or removes that release."""
+        return f"flask-{self.name}.{numbered('once')}{JOB}@{name}.service"
 
     def unit(self, name, kind="service"):
         return f"flask-{self.name}@{name}.{kind}"
@@ -559,10 +558,10 @@ class App:
     def run(self, name, command, limit, unit=""):
         """Run a shell command as a process of a release and return its output. Raises CommandFailed.
 
-        :param unit: beginning of its unit's name, ``command_unit`` when empty
+        :param unit: its unit's name, one of ``command_unit`` when empty
         """
         return run_unit(
-            unit or self.command_unit, self.command_properties(name), ["/bin/sh", "-c", command], limit, True
+            unit or numbered(self.command_unit), self.command_properties(name), ["/bin/sh", "-c", command], limit, True
         )
 
     def start(self, name):
@@ -670,6 +669,7 @@ class App:
         systemctl("stop", "--", self.settle_unit(name))  # of an earlier time that this release had the traffic
         command = ["systemd-run", "--quiet", "--collect", "--unit", self.settle_unit(name)]
         command += ["--property=Restart=on-failure", "--property=RestartSec=1"]
+        command += ["--property=StartLimitIntervalSec=0"]  # a full disk may last longer than a few starts
         command += [PROGRAM, "--root", self.root, "settle", self.name, name]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
 
@@ -689,11 +689,12 @@ class App:
         systemctl("reset-failed", "--", *units)
         self._remove_unit_files("?*")
         remove_stamps(f"flask-{self.name}.*.timer")
-        for path in (os.path.join(CACHE_ROOT, self.name), os.path.join(runtime_root, self.name)):
-            shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(os.path.join(CACHE_ROOT, self.name), ignore_errors=True)
         if os.path.isdir(self.directory):
             shutil.rmtree(self.directory)
         os.unlink(lock_path(self.root, self.name))
+        # last: it is what tells the next run that an app is to go
+        shutil.rmtree(os.path.join(runtime_root, self.name), ignore_errors=True)
 
     def retire(self):
         """Stop what has no traffic (each drains first, by its ExecStop=), and remove releases beyond the kept ones."""
@@ -990,7 +991,9 @@ def expiry(app, directory=CERTIFICATES):
 
 def note_run(root, failed):
     """Note that a run has come to its end, and how many apps have failed in it."""
-    write_file(os.path.join(root, LAST_RUN), json.dumps({"at": time.time(), "failed": failed}) + "\n")
+    # no lock is held any more: of two runs that end at the same moment, either note is right
+    with contextlib.suppress(FileExistsError, FileNotFoundError):
+        write_file(os.path.join(root, LAST_RUN), json.dumps({"at": time.time(), "failed": failed}) + "\n")
 
 
 def measure(app):
@@ -1062,7 +1065,7 @@ def become_command(app, words):
         sys.exit(f"flask-app: there is no app {app.name!r} with a live release; apps in {app.root}: {here}")
     # by a shell, since systemd-run looks for a program in the PATH of its own
     shell = ["/bin/sh", "-c", 'exec "$@"', "sh", *words]
-    command = unit_command(numbered(app.once_unit), app.command_properties(name), shell)
+    command = unit_command(app.once_unit(name), app.command_properties(name), shell)
     command[1:1] = ["--pty", "--pipe"]  # a terminal only where there is one
     # From systemd 257 on it would show the command line in the title, and colour the background.
     plain = {"SYSTEMD_ADJUST_TERMINAL_TITLE": "0", "SYSTEMD_TINT_BACKGROUND": "0"}

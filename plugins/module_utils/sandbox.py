@@ -11,7 +11,7 @@ import re
 import subprocess
 import tempfile
 
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import run_unit
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import numbered, run_unit
 
 PROPERTIES = (
     "NoNewPrivileges=yes",
@@ -107,7 +107,7 @@ def run(
         properties.append(f"EnvironmentFile={files.enter_context(nameless_file(variables))}")
         for name, text in (credentials or {}).items():
             properties.append(f"LoadCredential={name}:{files.enter_context(nameless_file(text))}")
-        return run_unit(unit, properties, command, limit, merged)
+        return run_unit(numbered(unit), properties, command, limit, merged)
 
 
 @contextlib.contextmanager

@@ -32,11 +32,12 @@ class Upkeep:
     """What is not as it was left, of the apps whose live release stays. To look changes nothing.
 
     :param activations: list of Activation, of all apps of the run
+    :param unwatched: what the function of that name returned
     :ivar findings: {name of an app: list of what was found, for people}
     :ivar since: {name of an app: {finding: since when, in seconds since 1970}}, where the host can tell
     """
 
-    def __init__(self, activations):
+    def __init__(self, activations, unwatched=()):
         self.findings = {}
         self.since = {}
         self.kept = [each for each in activations if each.live and not each.needed]
@@ -47,6 +48,8 @@ class Upkeep:
         ]
         self.astray = [found for each in self.kept for found in self._owners(each)]
         self.straying = self._strays()
+        for each in self.kept:
+            self._note(each, each.host.name in unwatched, "nobody watched over it")
 
     def _note(self, each, found, text, since=None):
         if found:
@@ -173,14 +176,19 @@ def belongings(host, live):
         yield os.path.dirname(socket), 0o710, pwd.getpwnam(release["user"]).pw_uid, proxy.pw_gid
 
 
-def unsettled(activations):
-    """Unchanged apps whose live release still lacks a verdict, and whose watch has died."""
+def unwatched(hosts):
+    """Names of the apps whose live release has no verdict yet, and whose watch has died.
+
+    :param hosts: list of App
+    """
     candidates = {}
-    for each in activations:
-        if not each.needed and each.host.mark(each.live).get("state") == "settling":
-            candidates[each.host.settle_unit(each.live)] = each
+    for host in hosts:
+        live = host.live()
+        if live and host.mark(live).get("state") == "settling":
+            candidates[host.settle_unit(live)] = host, live
     states = unit_states(list(candidates), ("ActiveState",))
-    return [each for unit, each in candidates.items() if states.get(unit, {}).get("ActiveState") != "active"]
+    dead = [candidates[unit] for unit in candidates if states.get(unit, {}).get("ActiveState") != "active"]
+    return {host.name for host, live in dead if host.mark(live).get("state") == "settling"}  # it may just have ended
 
 
 class TargetsAndTimers:

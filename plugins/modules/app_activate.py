@@ -179,10 +179,14 @@ class Run:
                 found.append(activation.Activation(host, recipe, **options))
         return found
 
+    def hosts(self):
+        """The App of each app of the plan."""
+        return [App(self.settings["root"], app["name"]) for app in self.plan["apps"]]
+
     def predict(self):
         activations = self.activations()
         self.show_changes(activations)
-        found = upkeep.Upkeep(activations)
+        found = upkeep.Upkeep(activations, upkeep.unwatched(self.hosts()))
         for each in activations:
             self.report(each, found)
         self.result["changed"] = self.result["changed"] or bool(upkeep.TargetsAndTimers(activations))
@@ -195,13 +199,17 @@ class Run:
             guard = memory.Guard(self.settings["memory_reserve"] * memory.MIB)
             activation.activate_all(needed, self.settings["activation_jobs"], guard)
             waiting = [each for each in needed if each.seconds is not None]
-            found = upkeep.Upkeep(activations)
+            switched = {each.host.name for each in waiting}
+            # also where no release could be made: what has the traffic must not wait for one that can
+            hosts = [host for host in self.hosts() if host.name not in switched]
+            unwatched = upkeep.unwatched(hosts)
+            found = upkeep.Upkeep(activations, unwatched)
             found.mend()
-            for each in upkeep.unsettled(activations):
-                each.host.start_settling(each.live)
-                waiting.append(each)
-            live = [each for each in activations if each.error is None or each.seconds is not None]
-            standing = upkeep.TargetsAndTimers(live)
+            for host in hosts:
+                if host.name in unwatched:
+                    host.start_settling(host.live())
+            waiting += [each for each in activations if each.host.name in unwatched and not each.needed]
+            standing = upkeep.TargetsAndTimers([each for each in activations if each.host.live()])
             standing.mend()
         for each in waiting:
             each.await_verdict()

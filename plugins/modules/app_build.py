@@ -124,25 +124,17 @@ def run(module):
     plan = module.params["plan"]
     sources = decode(module.params["payload"])
     builder = Builder(plan["settings"])
-    result = {"changed": False, "apps": {}, "mended": [], "errors": []}
+    result = {"changed": False, "apps": {}, "mended": builder.mended, "errors": []}
     work = []
     for app in plan["apps"]:
         source = sources[app["name"]]
         commit = wanted_commit(app, source["commit"])
         build = builder.find(app, commit)
         if build:
-            subject = builder.stamps(app)[build.name]["subject"]
-            if build.astray:
-                result["mended"].append(app["name"])
-                if not module.check_mode:
-                    build.mend()
             try:
-                result["changed"] |= builder.publish(app, build.name, module.check_mode)
-                result["changed"] |= builder.share(app, build.name, module.check_mode)
+                result["apps"][app["name"]] = builder.keep(app, commit, build, module.check_mode)
             except BuildError as error:
                 result["errors"].append(failure(app["name"], error.step, str(error), error.output))
-                continue
-            result["apps"][app["name"]] = {"commit": commit, "build": build.name, "subject": subject, "built": False}
         elif module.check_mode:
             result["changed"] = True
             build = commit and unused_name(build_stem(app, commit), builder.stamps(app))
@@ -152,7 +144,7 @@ def run(module):
     for name, build in builder.damaged.items():
         module.warn(f"{name}: in the build {build.name}, {build.damage} is not as it was made: it is built anew")
     tidy(module, builder, plan["apps"], result)
-    result["changed"] = result["changed"] or bool(result["mended"])
+    result["changed"] = result["changed"] or builder.changed or bool(builder.mended)
     if not work:
         return result
     os.makedirs(builder.root, mode=0o755, exist_ok=True)
@@ -168,6 +160,7 @@ def run(module):
                 result["changed"] = result["changed"] or outcome["built"]
                 result["apps"][app["name"]] = outcome
                 builder.remove_orphans(app, outcome["build"])
+    result["changed"] = result["changed"] or builder.changed or bool(builder.mended)
     return result
 
 

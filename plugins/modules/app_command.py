@@ -105,7 +105,7 @@ def main():
     secrets = ()
     try:
         secrets = secrets_of(app, name)
-        output = app.run(name, command, module.params["timeout"], app.once_unit)
+        output = app.run(name, command, module.params["timeout"], app.once_unit(name))
     except CommandFailed as error:
         output = scrub("\n".join(error.output), secrets)
         result.update(rc=error.status, stdout=output)

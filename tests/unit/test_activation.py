@@ -921,6 +921,24 @@ def test_a_database_is_dumped_before_its_release_commands(host, activate, comman
     assert wanted.backup == host.mark(stem)["backup"] == f"/backups/{stem}"
 
 
+@pytest.mark.parametrize("begun, there, again", [(True, True, False), (False, True, True), (True, False, True)])
+def test_a_dump_from_before_a_migration_that_was_killed_is_kept(
+    host, activate, commands, dumps, stem, tmp_path, begun, there, again
+):
+    """One of now would have half of what the migration does."""
+    old = tmp_path / "old.dump"
+    if there:
+        old.touch()
+    keys = {"options": {"commands": {"release_commands": ["flask db upgrade"]}}, "services": {"backup": dumps}}
+    activate(**keys).write()
+    host.note(stem, backup=str(old), begun=begun)
+    wanted = activate(**keys)
+    assert outcome(wanted) is None
+    assert (f"dump before {stem}" in commands) is again
+    assert wanted.backup == host.mark(stem)["backup"] == (f"/backups/{stem}" if again else str(old))
+    assert host.mark(stem)["begun"]
+
+
 def test_a_dump_that_fails_lets_nothing_change(host, activate, commands, dumps, stem):
     host.add("old", live=True)
     commands.failing = ["dump"]

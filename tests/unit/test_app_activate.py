@@ -158,3 +158,22 @@ def test_a_rollback_warns_of_what_release_commands_have_changed(app, execute, mo
     app.note("cccc", release_commands=0)
     app.note("bbbb", release_commands=0)
     assert warnings() == warnings("bbbb") == ""
+
+
+# --- a watch that died -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("builds", [{}, {"hello": {"commit": "c" * 40, "build": "gone", "subject": "A subject"}}])
+def test_the_watch_of_what_has_the_traffic_is_started_also_when_no_new_release_can_be_made(
+    app, execute, systemd, monkeypatch, builds
+):
+    """Its build has failed, or it fails itself: what a killed run left must not wait for one that succeeds."""
+    monkeypatch.setattr(app_activate, "note_run", lambda root, failed: None)
+    recorded(app, "one")
+    recorded(app, "two", live=True)
+    app.set_mark("two", "settling", previous="one")
+    systemd.units["flask-hello.settle-two.service"] = {"ActiveState": "inactive"}
+    result = execute(builds=builds)
+    assert "systemd-run" in " ".join(systemd.commands) and "settle hello two" in " ".join(systemd.commands)
+    assert len(result["errors"]) == len(builds)
+    assert any(command.startswith("enable flask-hello.target") for command in systemd.commands) is bool(builds)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,10 @@ def execute(app, monkeypatch, capsys):
 
 def test_a_command(execute):
     result, ran = execute("hello\nc4n4ry\n")
-    assert ran == [("one", "flask tell", 42, "flask-hello.once")]
+    [(release, command, limit, unit)] = ran
+    assert (release, command, limit) == ("one", "flask tell", 42)
+    # such as runs do not end, and whose release they do not remove
+    assert re.fullmatch(r"flask-hello\.once-\d+\.job@one\.service", unit)
     assert (result["changed"], result["release"], result["rc"]) == (True, "one", 0)
     assert result["stdout"] == "hello\n********"
 

@@ -41,6 +41,7 @@ def ran(monkeypatch, tmp_path):
         status, said = 0, f"{SUCCEEDED}\n"
 
     ran = Ran()
+    ran.stopped = []
 
     def run(words, stdin, stdout, **_options):
         files = [word.partition("=EnvironmentFile=")[2] for word in words if "=EnvironmentFile=" in word]
@@ -51,6 +52,7 @@ def ran(monkeypatch, tmp_path):
         return subprocess.CompletedProcess(words, ran.status, stderr=ran.said.encode())
 
     monkeypatch.setattr(backups.subprocess, "run", run)
+    monkeypatch.setattr(backups, "stop", ran.stopped.append)
     return ran
 
 
@@ -106,6 +108,25 @@ def test_only_so_many_are_kept(tmp_path, ran):
     newest = os.path.basename(made.make("new", 60))
     assert made.names() == ["20260103T000000Z-before-old.dump", newest]
     assert Path(made.directory, "mine.sql").exists(), "files of others stay"
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_clock_that_jumps_back_costs_no_dump(tmp_path, ran, keep):
+    """The newest is the one that was made last, whatever its name would be."""
+    made = of(tmp_path, keep=keep)
+    os.makedirs(made.directory)
+    for name in ("29990101T000000Z-before-old.dump", "mine.dump"):
+        Path(made.directory, name).touch()
+    path = made.make("new", 60)
+    assert os.path.basename(path) == "29990101T000001Z-before-new.dump" and os.path.exists(path)
+
+
+def test_what_a_killed_run_left_is_ended_and_removed(tmp_path, ran):
+    made = of(tmp_path)
+    os.makedirs(made.directory)
+    Path(made.directory, "20260101T000000Z-before-old.dump.half").touch()
+    made.make("new", 60)
+    assert ran.stopped == ["flask-hello.command"] and len(os.listdir(made.directory)) == 1
 
 
 def test_the_database_is_emptied_before_it_is_filled(tmp_path, ran):

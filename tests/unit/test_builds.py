@@ -95,7 +95,7 @@ def sandbox(monkeypatch):
     monkeypatch.setattr(builds, "Dependencies", sandbox.dependencies)
     monkeypatch.setattr(builds.pwd, "getpwnam", lambda name: account)
     for function in ("chown", "lchown"):
-        monkeypatch.setattr(os, function, lambda *arguments: None)
+        monkeypatch.setattr(os, function, lambda *arguments, **_options: None)
     return sandbox
 
 
@@ -283,6 +283,20 @@ def test_a_commit_that_only_the_host_can_tell(builder, planned, sandbox):
     first = builder.build(planned, URL, None)
     assert (first["commit"], first["built"], sandbox.names.count("fetch")) == (COMMIT, True, 2)
     assert builder.build(planned, URL, None) == {**first, "built": False}
+
+
+@pytest.mark.parametrize("commit", [COMMIT, None])
+def test_what_a_build_that_is_there_lacks_is_put_right(app, builder, planned, sandbox, monkeypatch, commit):
+    """Also when only the host can tell that it is there."""
+    name = builder.build(planned, URL, COMMIT)["build"]
+    builder.mended.clear()
+    path = Path(app.builds_directory, name, "app.py")
+    mode = path.stat().st_mode
+    path.chmod(0o666)
+    monkeypatch.setattr(builder, "publish", lambda *_arguments: True)
+    assert builder.build(planned, URL, commit)["build"] == name
+    assert builder.mended == ["hello"] and builder.changed
+    assert path.stat().st_mode == mode
 
 
 def test_build_all_goes_on_after_a_failure(builder, monkeypatch):

@@ -768,6 +768,18 @@ def test_leftovers_of_a_killed_run_are_removed_but_only_ours(host):
     assert sorted(host.contents()) == sorted(["a", *theirs])
 
 
+def test_leftovers_are_removed_where_nothing_of_ours_is_any_more(host, monkeypatch):
+    """A key that was the last file in its folder: the manifest does not lead there any more."""
+    host.run(text("a"))
+    monkeypatch.setattr(writing.Transaction, "drop_backups", lambda transaction: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        host.run(subjects=["x"])
+    assert host.manifest() == {} and len(host.contents()) == 1
+    monkeypatch.undo()
+    host.run(subjects=["x"])
+    assert list(host.contents()) == []
+
+
 # --- Two at once -------------------------------------------------------------------------------------------------
 
 

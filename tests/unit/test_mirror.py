@@ -208,10 +208,28 @@ def test_a_missing_commit_is_seen_soon(mirror_of, repository):
 def test_locks_of_a_killed_git_are_removed(mirror_of, repository):
     mirror = mirror_of()
     mirror.fetch(str(repository.path), None)
-    for name in ("packed-refs.lock", "refs/heads/master.lock"):
+    left = ("packed-refs.lock", "refs/heads/master.lock", "objects/pack/tmp_pack_Xq2", "objects/0a/tmp_obj_Xq2")
+    for name in left:
+        Path(mirror.path, name).parent.mkdir(exist_ok=True)
         Path(mirror.path, name).write_text("")
     repository.commit("Once more", "more")
     assert mirror.fetch(str(repository.path), None)[1] == "Once more"
+    assert not [name for name in left if Path(mirror.path, name).exists()]
+
+
+@pytest.mark.parametrize("missing", ["^{tree}", ":page"])
+def test_a_fetch_that_was_ended_is_made_up_for(mirror_of, repository, tmp_path, missing):
+    """It wrote the commit, and not all that this is made of; nothing leads there yet."""
+    mirror = mirror_of()
+    mirror.fetch(str(repository.path), repository.first)
+    third = repository.commit("Once more", "more")
+    mirror.fetch(str(repository.path), third)
+    name = repository.git("rev-parse", f"{third}{missing}")
+    Path(mirror.path, "objects", name[:2], name[2:]).unlink()
+    for ref in ("master", "other"):
+        subprocess.run(["git", "update-ref", "-d", f"refs/heads/{ref}"], cwd=mirror.path, check=True)
+    assert mirror.fetch(str(repository.path), third, str(tmp_path / "build"))[0] == third
+    assert (tmp_path / "build" / "page").read_text() == "more"
 
 
 def test_nothing_of_the_repository_is_run(mirror_of, repository, tmp_path):

@@ -453,14 +453,14 @@ OF_AN_APP = {
     "process called web": (
         {"processes": {"web": "rq"}},
         "`processes` must have names that are a lower-case letter and up to 24 lower-case letters, digits or hyphens, "
-        "neither `web` nor `live`, and without `command-`, `once-` or `settle-` in front, which number 1 is not; for "
-        "example `processes: {worker: rq worker tasks}`",
+        "neither `web` nor `live`, and without `build-`, `command-`, `once-` or `settle-` in front, which number 1 "
+        "is not; for example `processes: {worker: rq worker tasks}`",
     ),
     "process whose units a run would take for its own": (
         {"processes": {"command-line": "rq"}},
         "`processes` must have names that are a lower-case letter and up to 24 lower-case letters, digits or hyphens, "
-        "neither `web` nor `live`, and without `command-`, `once-` or `settle-` in front, which number 1 is not; for "
-        "example `processes: {worker: rq worker tasks}`",
+        "neither `web` nor `live`, and without `build-`, `command-`, `once-` or `settle-` in front, which number 1 "
+        "is not; for example `processes: {worker: rq worker tasks}`",
     ),
     "restart that YAML takes for false": (
         {"processes": {"worker": {"command": "rq", "restart": False}}},

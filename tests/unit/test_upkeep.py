@@ -252,10 +252,13 @@ def test_strays_are_stopped_by_one_at_a_time(live, systemd, clock):
     "mark, watch, expected",
     [("settling", "inactive", True), ("settling", "active", False), ("settled", "inactive", False)],
 )
-def test_unsettled(live, systemd, mark, watch, expected):
+def test_unwatched(live, systemd, mark, watch, expected):
     live.host.set_mark("one", mark)
     systemd.units["flask-hello.settle-one.service"] = {"ActiveState": watch}
-    assert upkeep.unsettled([live]) == ([live] if expected else [])
+    nobody = type(live.host)(live.host.root, "nobody")
+    assert upkeep.unwatched([live.host, nobody]) == ({"hello"} if expected else set())
+    findings = upkeep.Upkeep([live], upkeep.unwatched([live.host])).findings
+    assert ("nobody watched over it" in findings.get("hello", ())) is expected
 
 
 def test_targets_are_enabled_together_and_once(live, systemd, tmp_path, monkeypatch):

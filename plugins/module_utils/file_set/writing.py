@@ -105,7 +105,9 @@ class State:
             sync_directory(self.directory)
 
         undo.push(put_back)
-        self._replace(self.marker, b"Files were written; what uses them has yet to be told.\n")
+        folders = sorted({os.path.dirname(path) for path in manifest})
+        text = "".join(f"{line}\n" for line in ("Files were written; what uses them has yet to be told.", *folders))
+        self._replace(self.marker, text.encode())
         self.save(manifest)
 
     def clear_marker(self):
@@ -124,9 +126,10 @@ class State:
         return os.path.join(os.path.dirname(path), f".flaskfleet-{self.owner}-{secrets.token_hex(8)}")
 
     def sweep(self, directories):
-        """Remove what a killed run of this owner left under temporary names."""
+        """Remove what a killed run of this owner left under temporary names, there or where the marker says."""
+        noted = look(self.marker).content.decode().splitlines()[1:]
         pattern = re.compile(rf"\.flaskfleet-{self.owner}-[0-9a-f]{{16}}")
-        for directory in {self.directory, *directories}:
+        for directory in {self.directory, *directories, *noted}:
             with contextlib.suppress(OSError), os.scandir(directory) as entries:
                 for entry in entries:
                     if pattern.fullmatch(entry.name):

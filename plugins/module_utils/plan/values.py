@@ -45,7 +45,7 @@ NEVER_WRITABLE = ("/dev", "/home", "/proc", "/root", "/run/user", "/sys")
 
 PROCESS_NAME_WORDS = (
     "a lower-case letter and up to 24 lower-case letters, digits or hyphens, neither `web` nor `live`, and without "
-    "`command-`, `once-` or `settle-` in front"
+    "`build-`, `command-`, `once-` or `settle-` in front"
 )
 
 _PLANES = range(0, 0x110000, 0x10000)
@@ -221,7 +221,7 @@ def has_control_characters(text: str, lines: bool = False) -> bool:
 
 def is_process_name(name: str) -> bool:
     """Say whether a process or schedule can be called so, which is a part of its unit's name."""
-    taken = name in ("web", "live") or name.startswith(("command-", "once-", "settle-"))
+    taken = name in ("web", "live") or name.startswith(("build-", "command-", "once-", "settle-"))
     return NAME.fullmatch(name) is not None and not taken
 
 
