@@ -16,7 +16,7 @@ import datetime
 import random
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
 import mutants as mutants_of
@@ -36,8 +36,8 @@ Choice = TypeVar("Choice")
 async def kills(host: Victim, options: argparse.Namespace, report: Report, part: Part) -> None:
     rounds = Kills(host, options.seed, part, options.actions)
     await rounds.prepare()
-    for _number in range(options.kills):
-        await rounds.round()
+    while sum(rounds.struck.values()) < options.kills and sum(rounds.tried.values()) < 2 * options.kills:
+        await guarded(host, part, rounds.round())
         report.write()
     places = [place for found in rounds.places.values() for place in found]
     reached = sum(bool(rounds.struck[place]) for place in places)
@@ -48,7 +48,7 @@ async def drift(host: Victim, options: argparse.Namespace, report: Report, part:
     rounds = Drifts(host, part)
     await rounds.prepare()
     for each in selection(DRIFTS, options.drifts, options, host):
-        await rounds.round(each)
+        await guarded(host, part, rounds.round(each))
         report.write()
     await rounds.end()
 
@@ -57,10 +57,10 @@ async def faults(host: Victim, options: argparse.Namespace, report: Report, part
     rounds = Faults(host, options.seed, part)
     await rounds.prepare()
     for each in selection(FAULTS, options.faults, options, host):
-        await rounds.round(each)
+        await guarded(host, part, rounds.round(each))
         report.write()
     for _number in range(options.full_disks):
-        await rounds.full_at_a_step()
+        await guarded(host, part, rounds.full_at_a_step())
         report.write()
 
 
@@ -68,7 +68,7 @@ async def races(host: Victim, options: argparse.Namespace, report: Report, part:
     rounds = Races(host, options.seed, part)
     await rounds.prepare()
     for number in range(options.races):
-        await (rounds.runs, rounds.settle, rounds.rollback)[number % 3]()
+        await guarded(host, part, (rounds.runs, rounds.settle, rounds.rollback)[number % 3]())
         report.write()
 
 
@@ -112,6 +112,16 @@ def selection(choices: Sequence[Choice], count: int | None, options: argparse.Na
     return chosen[:count]
 
 
+async def guarded(host: Victim, part: Part, one: Awaitable[None]) -> None:
+    """A round that ends with an exception is a finding, and no reason to leave the next ones out."""
+    try:
+        await one
+    except Exception:
+        part.add(host.name, "the round was not finished", [traceback.format_exc()])
+        await host.reboot()  # what was halted is gone then
+        await host.arm()
+
+
 async def carry_out(name: str, hosts: list[Victim], options: argparse.Namespace, report: Report) -> None:
     """One part, on all hosts side by side."""
     part = report.part(name)
@@ -131,7 +141,7 @@ async def main() -> int:
     parser.add_argument("--seed", default=datetime.date.today().isoformat(), help="of all choices (default: the date)")
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS), help="(default: all)")
     parser.add_argument("--hosts", nargs="*", help="names in the inventory (default: all)")
-    parser.add_argument("--kills", type=int, default=160, help="rounds of kills on each host (default: %(default)s)")
+    parser.add_argument("--kills", type=int, default=160, help="on each host (default: %(default)s)")
     parser.add_argument("--drifts", type=int, help="how many kinds of drift on each host (default: all)")
     parser.add_argument("--faults", type=int, help="how many kinds of faults on each host (default: all)")
     parser.add_argument(

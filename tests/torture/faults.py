@@ -8,6 +8,7 @@ and right after the fault is gone, all is well. Some faults a run must overcome 
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import re
 import shutil
@@ -31,6 +32,8 @@ class Fault:
     :ivar mended: one that takes it back
     :ivar variables: of the run
     :ivar app: keys of the app moody in the run
+    :ivar prepare: makes what the run needs, and tells further keys of moody
+    :ivar commit: tells whether the host has the commit that it should, where what it answers does not tell
     """
 
     name: str
@@ -40,6 +43,7 @@ class Fault:
     variables: dict[str, object] = field(default_factory=dict)
     app: dict[str, object] = field(default_factory=dict)
     prepare: Callable[[Faults], Awaitable[dict[str, object]]] | None = None
+    commit: Callable[[Faults], Awaitable[bool]] | None = None
 
 
 async def silent_repository(faults: Faults) -> dict[str, object]:
@@ -74,6 +78,12 @@ async def rewritten_history(faults: Faults) -> dict[str, object]:
     return keys
 
 
+async def has_rewritten_history(faults: Faults) -> bool:
+    wanted = await output_of("git", f"--git-dir={LAB.served / f'{faults.victim.name}.git'}", "rev-parse", "HEAD")
+    release = json.loads(await faults.victim.machine.run("cat /opt/flask_apps/moody/current/release.json"))
+    return release["commit"] == wanted.strip()
+
+
 async def moved_tag(faults: Faults) -> dict[str, object]:
     """A tag that was deployed and then moved."""
     keys = await own_repository(faults)
@@ -101,7 +111,7 @@ FAULTS = (
     Fault("git that never answers", "moody: fetch the code", prepare=silent_repository, variables=REBUILD),
     Fault("a version that does not exist", "no branch, tag or commit 'nosuch'", app={"version": "nosuch"}),
     Fault("a path that does not exist", "no folder 'nosuch'", app={"path": "nosuch"}),
-    Fault("a rewritten history", "", prepare=rewritten_history),
+    Fault("a rewritten history", "", prepare=rewritten_history, commit=has_rewritten_history),
     Fault("a moved tag", "", prepare=moved_tag),
     Fault("a mirror without objects", "", f"{OBJECTS} -delete", variables=REBUILD),
     Fault(
@@ -235,7 +245,8 @@ class Faults:
                 found[key] for key in sorted(found) if key[0] in ("app_build", "app_activate", "flask-app settle")
             ]
             before = self.state
-        place = self.random.choice(self.steps)
+            self.random.shuffle(self.steps)
+        place = self.steps.pop()  # when all were taken, they are found anew
         after = self._next()
         problems = []
         async with victim.watched() as watches:
@@ -250,10 +261,15 @@ class Faults:
                 problems.append(f"said: {outcome.messages[-1500:]}")
             problems += [found for app in WATCHED if (found := await victim.serves(app, before, after))]
             await self.shell("free /opt/flask_apps")
+            problems += [f"left behind: {line}" for line in await self.halves()]
             problems += await victim.finish(after)
         problems += lost(watches)
         label = f"a full root at {place['program']}, {place['what']}"
         self.part.add(victim.name, label, problems, struck="full disk" if note else "", watches=watches)
+
+    async def halves(self) -> list[str]:
+        """What is left right after, but for what the next run finds and clears: what was half written."""
+        return [line for line in await self.victim.leftovers(5) if "half" in line]
 
     def _next(self) -> State:
         self.number += 1
@@ -272,7 +288,6 @@ class Faults:
         """Run the site with a state and other keys of moody."""
         apps = state.variables(self.victim.gateway)["flask_apps"]
         moody = {**apps[0], **app, "env": {**apps[0]["env"], **app.get("env", {})}}
-        variables = {"flask_app_release_leader": self.victim.name, **variables}  # each host is tortured alone
         return await self.victim.run("site", state, flask_apps=[moody, *apps[1:]], **variables)
 
     async def round(self, fault: Fault) -> None:
@@ -292,7 +307,12 @@ class Faults:
                 problems.append(f"ended with {outcome.status} and said: {said[-1500:]}")
             if not fault.message and outcome.status:
                 problems.append(f"was not overcome: {said[-1500:]}")
-            problems += [found for app in WATCHED if (found := await victim.serves(app, before, after))]
+            # what failed has the old release, what was overcome the new one; other apps may be done or not
+            moody = before if fault.message else after
+            problems += [found] if (found := await victim.serves("moody", moody)) else []
+            problems += [found] if (found := await victim.serves("fast", before, after)) else []
+            if fault.commit and not await fault.commit(self):
+                problems.append("it has another commit than the repository")
             await self.shell(fault.mended)
             await victim.arm()
             problems += [f"left behind: {line}" for line in await victim.leftovers()]

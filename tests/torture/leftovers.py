@@ -7,9 +7,11 @@
 Standard library only; it is sent through standard input and looks without touching anything.
 """
 
+import contextlib
 import glob
 import json
 import os
+import re
 import subprocess
 
 ROOT = "/opt/flask_apps"
@@ -26,6 +28,11 @@ def units(*patterns):
     command = ["systemctl", "list-units", "--all", "--no-legend", "--plain", *patterns]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     return {line.split()[0]: line.split()[2] for line in lines if line.strip()}
+
+
+def app_of(unit):
+    """The app that a unit belongs to."""
+    return unit[len("flask-") :].split("@")[0].split(".")[0]
 
 
 def release_of(unit):
@@ -77,34 +84,41 @@ def of_host(apps):
         if name not in {f".{app}.lock" for app in apps} and not name.startswith(".torture"):
             yield f"{ROOT}/{name} of no app"
     for path in glob.glob(f"{UNITS}/flask-*"):
-        app = os.path.basename(path)[len("flask-") :].split("@")[0].split(".")[0]
-        if app not in apps:
+        if app_of(os.path.basename(path)) not in apps:
             yield f"{path} of no app"
     yield from glob.glob("/run/flask-app-*")
     transient = units("flask-*.settle-*", "flask-*.command*", "flask-*.build*")
     yield from (f"{unit} is {state}" for unit, state in transient.items())
+    for unit in units("flask-*"):
+        if app_of(unit) not in apps:
+            yield f"{unit} of no app is loaded"
+    for pattern in ("/etc/sysusers.d/flask-*.conf", "/etc/tmpfiles.d/flask-*.conf", "/etc/nginx/*/*.test.conf"):
+        for path in glob.glob(pattern):
+            if re.sub(r"^flask-|(\.test)?\.conf$", "", os.path.basename(path)) not in apps:
+                yield f"{path} of no app"
+    for path in [*glob.glob(f"{ROOT}/.*lock"), *glob.glob("/var/lib/flaskfleet/*.lock")]:
+        if subprocess.run(["flock", "--nonblock", path, "true"]).returncode:
+            yield f"{path} is held"
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            with open(path) as stream:
+                name, state = re.search(r"\((.*)\) (\S)", stream.read()).groups()
+            if state == "T":
+                yield f"the process {name} is stopped"
+    yield from glob.glob("/var/cache/flask_apps/.sets/new-*")
+    for left in ("**/*.lock", "objects/pack/tmp_*", "objects/??/tmp_obj_*"):
+        yield from glob.glob(f"{ROOT}/*/repo.git/{left}", recursive=True)
     command = ["systemctl", "show", "--property=Id,NeedDaemonReload", "flask-*", "nginx.service"]
     for block in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n\n"):
         if "NeedDaemonReload=yes" in block:
             yield f"not loaded: {block.split()[0]}"
     failed = subprocess.run(["systemctl", "--failed", "--no-legend", "--plain"], capture_output=True, text=True)
     yield from (f"failed: {line.split()[0]}" for line in failed.stdout.splitlines() if "flask" in line)
-    command = ["find", ROOT, "/etc", "/var/lib/flask_apps", "/run/flask_apps", "/usr/local/sbin", "-xdev"]
-    command += [
-        "-path",
-        "*/.venv",
-        "-prune",
-        "-o",
-        "(",
-        "-name",
-        "*.new",
-        "-o",
-        "-name",
-        ".flaskfleet-*",
-        ")",
-        "-print",
-    ]
-    yield from subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+    # each file system by itself: some have one of their own here
+    folders = [ROOT, "/etc", *glob.glob("/etc/nginx/*/"), UNITS, RUN, "/var/lib/flask_apps", "/var/lib/flaskfleet"]
+    command = ["find", *folders, "/usr/local/sbin", "-xdev", "-path", "*/.venv", "-prune", "-o"]
+    command += ["(", "-name", "*.new", "-o", "-name", ".flaskfleet-*", ")", "-print"]
+    yield from sorted(set(subprocess.run(command, capture_output=True, text=True).stdout.splitlines()))
     state = "/var/lib/flaskfleet"
     for path in glob.glob(f"{state}/**/*.pending", recursive=True):
         yield path

@@ -13,7 +13,7 @@ from pathlib import Path
 from kills import Kills
 from races import Races
 from report import Part
-from victims import PROJECT, Victim
+from victims import PROJECT, State, Victim
 
 TREES = PROJECT / ".cache" / "torture-mutants"
 PARTS = ("plugins", "roles", "playbooks", "meta", "galaxy.yml")  # of the collection
@@ -47,13 +47,15 @@ class Mutant:
 
     :ivar file: in which it is, below plugins/module_utils
     :ivar text: what is replaced there, once
-    :ivar noticed_by: what must find something
+    :ivar sign: a part of what must be found
+    :ivar noticed_by: what must find it
     """
 
     name: str
     file: str
     text: str
     replacement: str
+    sign: str
     noticed_by: Callable[[Victim, str, Part], Awaitable[None]]
 
 
@@ -63,6 +65,7 @@ MUTANTS = (
         "release_host.py",
         "            os.fsync(stream.fileno())\n",
         "",
+        "right after: ",
         power_cut_after_the_switch,
     ),
     Mutant(
@@ -70,13 +73,15 @@ MUTANTS = (
         "release_host.py",
         "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)",
         "pass",
+        "the second run released while the first one did",
         two_runs,
     ),
     Mutant(
         "without the comparison before the rename",
         "release_host.py",
-        "        if app.live() != name:\n            return\n",
-        "",
+        "        if app.live() == name:\n            previous = give_verdict",
+        "        if True:\n            previous = give_verdict",
+        "right after: ",
         late_watch,
     ),
 )
@@ -103,18 +108,23 @@ def grow(mutant: Mutant) -> Path:
 
 
 async def hunt(victim: Victim, seed: str, part: Part) -> None:
-    """Every mutant in turn on one host: what should notice it must."""
+    """Every mutant in turn on one host: what should notice it must, and must find nothing without it."""
     whole = victim.environment["ANSIBLE_COLLECTIONS_PATH"]
     for mutant in MUTANTS:
+        await victim.settled(State())
+        found = Part(f"{mutant.name}, control")
+        await mutant.noticed_by(victim, seed, found)
+        false = [problem for each in found.failures for problem in each["problems"]]
+        await victim.settled(State())
         victim.environment["ANSIBLE_COLLECTIONS_PATH"] = str(grow(mutant))
         found = Part(mutant.name)
         try:
             await mutant.noticed_by(victim, seed, found)
-        except RuntimeError as error:
-            found.add(victim.name, "preparation", [str(error)])
-        victim.environment["ANSIBLE_COLLECTIONS_PATH"] = whole
-        await victim.arm()
-        noticed = [problem for each in found.failures for problem in each["problems"]]
-        part.add(victim.name, f"mutant {mutant.name}", [] if noticed else ["was not noticed"], struck="mutant")
-        for problem in noticed:
+        finally:
+            victim.environment["ANSIBLE_COLLECTIONS_PATH"] = whole
+        problems = [problem for each in found.failures for problem in each["problems"]]
+        noticed = [problem for problem in problems if mutant.sign in problem]
+        wrong = [f"without it: {problem}" for problem in false] + ["was not noticed"] * (not noticed)
+        part.add(victim.name, f"mutant {mutant.name}", wrong, struck="mutant")
+        for problem in problems:
             part.note(f"{victim.name}, {mutant.name}: {problem[:300]}")

@@ -23,13 +23,14 @@ class Races:
     """The rounds of one host.
 
     :ivar state: what is deployed
+    :ivar older: what was before
     """
 
     def __init__(self, victim: Victim, seed: str, part: Part) -> None:
         self.victim = victim
         self.random = random.Random(f"{seed} races {victim.name}")
         self.part = part
-        self.state = State()
+        self.state = self.older = State()
         self.number = 0
         self.steps: dict[str, list[dict]] = {}
 
@@ -44,8 +45,11 @@ class Races:
         await self.victim.settled(self._next())
 
     def _next(self) -> State:
+        """Code, settings and secret differ from each state to the next, so that a mixture of two shows."""
         self.number += 1
-        self.state = self.state.changed(greeting=f"r{self.number}")
+        branch = "version2" if self.state.branch == "master" else "master"
+        self.older = self.state
+        self.state = self.state.changed(greeting=f"r{self.number}", token=f"r{self.number}", branch=branch)
         return self.state
 
     async def _deploy(self) -> Outcome:
@@ -62,24 +66,30 @@ class Races:
 
     async def runs(self) -> None:
         """Two deployments; the first is halted while it holds the lock of all runs."""
-        await self._two_runs("site")
+        await self._two_runs("site", "site")
 
     async def rollback(self) -> None:
         """A deployment and a rollback."""
-        await self._two_runs("rollback", flask_app_rollback_to=dict.fromkeys(WATCHED, ""))
+        await self._two_runs(*self.random.sample(("site", "rollback"), 2))
 
-    async def _two_runs(self, playbook: str, **variables: object) -> None:
-        victim, before = self.victim, self.state
+    async def _start(self, playbook: str, state: State) -> Run:
+        back = {"flask_app_rollback_to": dict.fromkeys(WATCHED, "")} if playbook == "rollback" else {}
+        return await self.victim.start(playbook, state, **back)
+
+    async def _two_runs(self, first_playbook: str, second_playbook: str) -> None:
+        victim, before, older = self.victim, self.state, self.older
         places = [each for each in self.steps["deploy"] if each["program"] == "app_activate"]
         place = self.random.choice(places[len(places) // 10 :])  # behind the first ones it holds the lock
         problems = []
         async with victim.watched() as watches:
-            first_state = self._next()
+            first_state = self._next() if first_playbook == "site" else before
             await victim.arm(**place, blow="halt")
-            first = await victim.start("site", first_state)
+            first = await self._start(first_playbook, first_state)
             note = await victim.halted(first)
-            second_state = self._next() if playbook == "site" else first_state
-            second = await victim.start(playbook, second_state, **variables)
+            if not note:  # the second one must not be halted there
+                await victim.arm()
+            second_state = self._next() if second_playbook == "site" else first_state
+            second = await self._start(second_playbook, second_state)
             second_end = asyncio.ensure_future(second.end())
             if note:
                 done, _pending = await asyncio.wait([second_end], timeout=HEAD_START)
@@ -88,11 +98,12 @@ class Races:
                 await victim.resume(note)
             outcomes = [await first.end(), await second_end]
             problems += self._judge(outcomes)
-            allowed = (before, first_state, second_state)
+            allowed = (older, before, first_state, second_state)
             problems += [found for app in WATCHED if (found := await victim.serves(app, *allowed))]
             problems += await victim.finish(second_state)
         problems += self._strange(watches, allowed)
-        label = f"a deployment at {place['what']}, and a {'rollback' if variables else 'deployment'}"
+        names = {"site": "deployment", "rollback": "rollback"}
+        label = f"a {names[first_playbook]} at {place['what']}, and a {names[second_playbook]}"
         self.part.add(victim.name, label, problems, struck="race" if note else "", watches=watches)
 
     async def settle(self, at_lock: bool = False) -> None:
@@ -102,13 +113,17 @@ class Races:
         """
         victim, before = self.victim, self.state
         steps = [each for each in self.steps["returned"] if each["program"] == "flask-app settle"]
-        earliest = next(number for number, each in enumerate(steps) if each["what"].endswith(".lock"))
+        # the lock under which it gives the traffic back is the last one that it takes before
+        back = next(n for n, each in enumerate(steps) if each["what"] == "rename to /opt/flask_apps/moody/current")
+        earliest = max(n for n, each in enumerate(steps[:back]) if each["what"] == "lock /opt/flask_apps/.moody.lock")
         place = steps[earliest] if at_lock else self.random.choice(steps[earliest:])
         problems = []
         async with victim.watched() as watches:
             await victim.arm(**place, blow="halt")
             first = await self._start_sick()
             note = await victim.halted(first)
+            if not note:
+                await victim.arm()
             after = self._next()
             second = asyncio.ensure_future(victim.run("site", after))
             if note:
@@ -116,6 +131,9 @@ class Races:
                 await victim.resume(note)
             outcomes = [await first.end(), await second]
             problems += self._judge(outcomes[1:])
+            if at_lock:
+                found = await victim.serves("moody", after)
+                problems += [f"right after: {found}"] if found else []
             if outcomes[1].status == 0:
                 problems += [found for app in WATCHED if (found := await victim.serves(app, after))]
             problems += await victim.finish(after)

@@ -7,7 +7,7 @@ Every Python of the host imports this at its start, by a .pth file. It does noth
 
     {"record": true}                          write each step of each program into steps.jsonl
     {"program": …, "what": …, "time": n, "blow": …}   strike when that program is about to take such a step for the n-th
-                                                      time, once
+                                                      time, once; with "delay", so many seconds later
     {"clock": seconds}                        beside these: what time.time() is off by
 
 A program is a module (``app_build``) or a command of flask-app (``flask-app settle``). Its steps are what it does to
@@ -24,11 +24,12 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 
 FOLDER = "/var/lib/flaskfleet-torture"  # outlives a reboot
 TRAP = os.path.join(FOLDER, "trap.json")
-KEPT = ("/opt/", "/etc/", "/var/", "/srv/")  # what outlives a reboot
+KEPT = ("/opt/", "/etc/", "/var/", "/srv/", "/usr/")  # what outlives a reboot
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 READING = ("setup", "find", "stat")  # modules that change nothing
 COMMANDS = ("live", "settle", "drain")
@@ -40,7 +41,9 @@ class Trap:
         self.settings = settings
         self.program = None
         self.times = collections.Counter()  # that each step was taken
-        self.busy = False  # what this class does itself is no step
+        self.counting = threading.Lock()
+        self.own = threading.local()  # its attribute busy: what this class does itself is no step
+        self.other = False  # whether this is not the program that is to be struck
         self.unflushed = set()
         if settings.get("clock"):
             now = time.time
@@ -64,20 +67,22 @@ class Trap:
         os.fsync, os.sync = watched_fsync, watched_sync
 
     def hook(self, event, arguments):
-        if self.busy:
+        if self.other or getattr(self.own, "busy", False):
             return
         if self.program is None:
             if event == "exec":
                 self._recognise(getattr(arguments[0], "co_filename", ""))
             return
-        self.busy = True
+        self.own.busy = True
         try:
             step = self._step(event, arguments)
             if step:
-                self.times[step] += 1
-                self._take(step)
+                with self.counting:
+                    self.times[step] += 1
+                    time = self.times[step]
+                self._take(step, time)
         finally:
-            self.busy = False
+            self.own.busy = False
 
     def _recognise(self, path):
         found = re.search(r"/modules/([a-z]\w+)\.py$", path)
@@ -87,7 +92,7 @@ class Trap:
             command = next((word for word in sys.argv[1:] if word in COMMANDS), None)
             self.program = command and f"flask-app {command}"
         if self.program and self.settings.get("program") not in (None, self.program):
-            self.busy = True  # not the one
+            self.other = True
 
     def _step(self, event, arguments):
         """What the program is about to do to the world, in words that are the same each time; None for nothing."""
@@ -115,6 +120,8 @@ class Trap:
         elif event == "subprocess.Popen":
             command = [str(word) for word in arguments[1]]
             words = ["run", os.path.basename(command[0]), *(command[1:2] if command[0].endswith("systemctl") else [])]
+        elif event == "fcntl.flock":
+            words = ["lock", self._path(arguments[0])]
         elif event == "socket.connect":
             words = ["connect", self._path(arguments[1]) if isinstance(arguments[1], (str, bytes)) else ""]
         else:
@@ -122,7 +129,7 @@ class Trap:
         text = " ".join(words)
         if "/dev/" in text or "__pycache__" in text or FOLDER in text or "ansible" in text:
             return None
-        text = re.sub(r"(/builds/[^/]+/).+", r"\1…", text)  # one of thousands of files
+        text = re.sub(r"(/builds/[^/]+/|/\.sets/[^/]+/|/repo\.git/).+", r"\1…", text)  # one of thousands of files
         return NUMBERS.sub("N", text)
 
     @staticmethod
@@ -133,23 +140,30 @@ class Trap:
         base = os.readlink(f"/proc/self/fd/{folder}") if folder >= 0 else os.getcwd()
         return os.path.normpath(os.path.join(base, os.fsdecode(path)))
 
-    def _take(self, step):
+    def _take(self, step, time):
         if self.settings.get("record"):
-            line = json.dumps({"program": self.program, "what": step, "time": self.times[step]}) + "\n"
+            line = json.dumps({"program": self.program, "what": step, "time": time}) + "\n"
             descriptor = os.open(os.path.join(FOLDER, "steps.jsonl"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             os.write(descriptor, line.encode())
             os.close(descriptor)
-        elif (step, self.times[step]) == (self.settings["what"], self.settings["time"]):
+        elif (step, time) == (self.settings["what"], self.settings["time"]):
             try:
                 os.rename(TRAP, f"{TRAP}.sprung")  # by one process only
             except FileNotFoundError:
                 return
-            self._strike(step)
+            delay = self.settings.get("delay", 0)
+            if delay:
+                later = threading.Timer(delay, self._strike, [step])
+                later.daemon = True
+                later.start()
+            else:
+                self._strike(step)
 
     def _strike(self, step):
+        self.own.busy = True
         blow = self.settings["blow"]
         if blow == "power":
-            for path in self.unflushed:
+            for path in list(self.unflushed):
                 if os.path.isfile(path) and not os.path.islink(path):
                     os.truncate(path, 0)
         note = os.path.join(FOLDER, "halted")

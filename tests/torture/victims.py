@@ -30,9 +30,14 @@ from trap import FOLDER  # noqa: E402
 LAB = Lab(HERE / "inventory", PROJECT / ".cache" / "torture")
 WATCHED = ("moody", "fast")  # the apps that must never go away: one on gunicorn, one on granian
 RUN_LIMIT = 300  # seconds a run of a playbook may take
+HUNG = -1000  # what stands for the exit status of one that took longer
 CLEAR_LIMIT = 90  # seconds until nothing of an earlier release may be left: longer than a drain
 PATIENCE = 8  # seconds until a state that is deployed must be all that answers
 ASK_INTERVAL = 0.05  # seconds between two questions of a watcher
+
+
+# Keys of an app that is deployed so often that its commands would take most of the time
+WITHOUT_COMMANDS = {"build_commands": [], "release_commands": []}
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class State:
 
     :ivar alias: whether the watched apps have a second name, which only their sites know
     :ivar guest: whether a third app is there
+    :ivar tasks_max: the most processes and threads of moody, which only its units know
     """
 
     branch: str = "master"
@@ -48,6 +54,7 @@ class State:
     token: str = "t0"
     alias: bool = False
     guest: bool = True
+    tasks_max: int = 100
 
     def variables(self, gateway: str) -> dict[str, object]:
         """The role's variables."""
@@ -62,6 +69,8 @@ class State:
         apps[0]["processes"] = {"worker": "exec sleep infinity"}
         apps[0]["schedules"] = {"yearly": {"command": "true", "on_calendar": "yearly"}}
         apps[0]["shared_paths"] = ["uploads"]
+        apps[0]["limits"] = {"tasks_max": self.tasks_max}
+        apps[0] |= {"build_commands": ["flask build"], "release_commands": ["flask note", "true"]}
         apps[-1]["state"] = "present" if self.guest else "absent"
         return {"flask_apps": apps, "flask_app_defaults": {"settle": 1, "health_timeout": 20}}
 
@@ -92,11 +101,16 @@ class Outcome:
 
     status: int
     text: str
+    errors: str = ""
 
     @property
     def tasks(self) -> dict[str, dict[str, dict]]:
-        with contextlib.suppress(ValueError, KeyError):
+        """:raises RuntimeError: the run succeeded, and what it said can't be read"""
+        try:
             return tasks_of(self.text)
+        except (ValueError, KeyError) as error:
+            if self.status == 0:
+                raise RuntimeError(f"no report of a run: {self.text[-500:]}") from error
         return {}
 
     @property
@@ -112,7 +126,7 @@ class Outcome:
         """What failed tasks said."""
         results = [result for hosts in self.tasks.values() for result in hosts.values()]
         failed = [result for result in results if result.get("failed") or result.get("unreachable")]
-        return "\n".join(str(result.get("msg", "")) for result in failed) or self.text[-2000:]
+        return "\n".join(str(result.get("msg", "")) for result in failed) or self.text[-2000:] + self.errors[-2000:]
 
 
 @dataclass
@@ -157,11 +171,11 @@ class Run:
     async def end(self) -> Outcome:
         """Wait for its end; one that hangs is killed, and counts as failed."""
         try:
-            output, _none = await asyncio.wait_for(self.output, RUN_LIMIT)
+            output, errors = await asyncio.wait_for(self.output, RUN_LIMIT)
         except asyncio.TimeoutError:
             self.kill()
-            return Outcome(-1, f"the run hung for {RUN_LIMIT} s")
-        return Outcome(self.process.returncode, output.decode(errors="replace"))
+            return Outcome(HUNG, f"the run hung for {RUN_LIMIT} s")
+        return Outcome(self.process.returncode, output.decode(errors="replace"), errors.decode(errors="replace"))
 
     def kill(self) -> None:
         """SIGKILL it, with all its processes on this machine."""
@@ -182,13 +196,13 @@ class Victim:
 
     async def start(self, playbook: str, state: State, check: bool = False, **variables: object) -> Run:
         """Start a run; its processes are a group of their own. ``variables`` go over those of the state."""
-        merged = {**state.variables(self.gateway), **variables}
+        merged = {**state.variables(self.gateway), "flask_app_release_leader": self.name, **variables}
         command = LAB.command(f"flaskfleet.deploy.{playbook}", self.name, **merged) + ["--check"] * check
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+            stderr=asyncio.subprocess.PIPE,
             env=self.environment,
             start_new_session=True,
         )
@@ -204,7 +218,8 @@ class Victim:
         for number, (name, state) in enumerate(states.items()):
             server = {"kind": kind_of_server(number)}
             model = state.variables(self.gateway)["flask_apps"][0]
-            apps.append({**model, "name": name, "domain": f"{name}.test", "server": server, **keys})
+            own = {"name": name, "domain": f"{name}.test", "server": server, **WITHOUT_COMMANDS}
+            apps.append({**model, **own, **keys})
         return await self.run("site", State(), flask_apps=apps)
 
     async def settled(self, state: State) -> None:
@@ -265,10 +280,17 @@ class Victim:
     async def halted(self, run: Run) -> dict | None:
         """Wait until the trap has sprung; None when the run has ended without."""
         note = await self.note()
-        while not note.exists():
-            if run.output.done():
-                return None
+        while not note.exists() and not run.output.done():
             await asyncio.sleep(0.02)
+        return await self.sprung()
+
+    async def sprung(self, patience: float = 0) -> dict | None:
+        """What a trap that has sprung wrote; None when none has, after waiting so many seconds."""
+        note, deadline = await self.note(), time.perf_counter() + patience
+        while not note.exists():
+            if time.perf_counter() > deadline:
+                return None
+            await asyncio.sleep(0.05)
         return json.loads(note.read_text())
 
     async def resume(self, note: dict) -> None:
@@ -338,8 +360,10 @@ class Victim:
             problem = ""
             for state in states:
                 status, answer = await self.ask(app, f"/secret?value={state.token}")
-                said = json.loads(answer) if status == 200 else {}
-                if said.get("release") == state.release and said["same"]:
+                said = {}
+                with contextlib.suppress(ValueError):  # half a page is no answer
+                    said = json.loads(answer) if status == 200 else {}
+                if said.get("release") == state.release and said.get("same"):
                     return None
                 if said.get("release") == state.release:
                     problem = f"{app} has the code and settings of {state} and another secret"
