@@ -258,7 +258,12 @@ def _time(seconds):
 
 def _text(value):
     """A value as text of the page or of an attribute, whoever wrote it."""
-    return html.escape(_HIDDEN.sub("\N{REPLACEMENT CHARACTER}", str(value)), quote=True)
+    return html.escape(printable(str(value)), quote=True)
+
+
+def printable(text):
+    """The text, with a sign in place of each character that does something else than to be seen."""
+    return _HIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _hash(text):

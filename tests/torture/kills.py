@@ -157,15 +157,18 @@ class Kills:
         return place, blow
 
     async def round(self, chosen: tuple[Place, str] | None = None) -> None:
-        """One action, struck once; then the next run, which must put everything right."""
+        """One action, struck once; then the next run, which must put everything right.
+
+        :param chosen: where, when it takes the step for the last time, and with what; drawn when not given
+        """
         place, blow = chosen or self.choose()
         self.tried[place] += 1
         before, previous = self.state, self.previous
         after = self._next(place.action)
         allowed = (before, previous) if place.action == "rollback" else (before, after)
         allowed += (before.changed(greeting="sick"),) * (place.action == "sick")
-        time = self.random.randint(1, place.times)
-        delay = self.random.choice(DELAYS) if place.what.startswith("run ") else 0
+        time = place.times if chosen else self.random.randint(1, place.times)
+        delay = 0 if chosen or not place.what.startswith("run ") else self.random.choice(DELAYS)
         label = f"round {self.number}: {place.action}, {blow} at {place.program}, {place.what}, time {time}"
         label += f", {delay} s later" if delay else ""
         problems = []
