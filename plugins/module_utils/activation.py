@@ -66,6 +66,7 @@ class Activation:
     :param back: the earlier release that this goes back to, whose recipe it is; empty for a deployment
     :param hold: not None on a host that is not to release before the leader has run the release commands:
         {"done": the release or commit that they were run for, "marker": a command that succeeds when they were}
+    :param began: the ``moment`` at which its run looked at the app first; None when that is not known
     :ivar live: the release that had the traffic when this began
     :ivar release: the wanted one; None when only the host can tell the commit, and has not yet
     :ivar seconds: from the first step to the switch; None without one
@@ -76,7 +77,7 @@ class Activation:
     :ivar held: the wanted release when it waits for the leader; the live one is then what this wants
     """
 
-    def __init__(self, host, recipe, commands=None, limit=600, leader="", ending=(), back="", hold=None):
+    def __init__(self, host, recipe, commands=None, limit=600, leader="", ending=(), back="", hold=None, began=None):
         self.host = host
         self.recipe = recipe
         self.files = recipe["files"]
@@ -84,6 +85,7 @@ class Activation:
         self.limit = limit
         self.leader = leader
         self.back = back
+        self.began = began
         self.live = host.live()
         self.release = self._choose(ending)
         self.seconds = None
@@ -277,6 +279,7 @@ class Activation:
         """
         started = time.monotonic()
         try:
+            self._refuse_to_overtake()
             self._refuse_lossy_server()
             if self.pending and not self.leader:
                 self.run_release_commands(guard)
@@ -291,6 +294,12 @@ class Activation:
             self.error = ActivationError("start", str(error))
         except Exception as error:  # whatever it is, it must not keep the other apps from their releases
             self.error = ActivationError("write", f"{type(error).__name__}: {error}")
+
+    def _refuse_to_overtake(self):
+        """Of two runs, what the later one wants stays, whoever comes first."""
+        theirs = self.host.mark(self.live).get("began") if self.live else None
+        if self.began and theirs and theirs[0] == self.began[0] and theirs[1] > self.began[1]:
+            raise ActivationError("start", f"a run that began later has released {self.live} meanwhile")
 
     def _refuse_lossy_server(self):
         """An app can bring a gunicorn that loses requests when it replaces a worker: then it must not replace any."""
@@ -314,7 +323,7 @@ class Activation:
         # It still runs since it had the traffic: it may have requests to answer, and be what a watch would go back to.
         served = self.release in here and "since" in self.host.mark(self.release)
         replaced = self.host.mark(self.back).get("replaced") if self.back else self.live
-        marked = {"previous": self.live, "replaced": replaced, "since": time.time()}
+        marked = {"previous": self.live, "replaced": replaced, "since": time.time(), "began": self.began}
         try:
             with guard.claim(0 if self.release in here else self._memory_of_live()):
                 self.touched = True

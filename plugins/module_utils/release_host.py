@@ -147,6 +147,11 @@ def time_after(earlier):
     return max([time.time(), *(each + 0.001 for each in earlier)])
 
 
+def moment():
+    """[boot, seconds]: of two moments of one boot the later one has more seconds, whatever the clock was set to."""
+    return [(read_text("/proc/sys/kernel/random/boot_id") or "").strip(), time.monotonic()]
+
+
 def lock_path(root, name=""):
     return os.path.join(root, f".{name}.lock" if name else ".lock")
 

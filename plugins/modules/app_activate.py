@@ -126,7 +126,13 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flaskfleet.deploy.plugins.module_utils import activation, memory, recipes, upkeep
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.mirror import Mirror, build_unit, hidden_folders
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.payload import decode, scrub
-from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import App, LockTimeout, lock, note_run
+from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host import (
+    App,
+    LockTimeout,
+    lock,
+    moment,
+    note_run,
+)
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import (
     changes,
     failure,
@@ -148,6 +154,7 @@ class Run:
         self.payload = payload["apps"]
         self.secrets = list(payload["secrets"])
         self.result = {"changed": False, "apps": {}, "summary": [], "errors": []}
+        self.began = moment()
         self.since = {}  # when the releases that are live before anything is done got the traffic
 
     def activations(self):
@@ -159,6 +166,7 @@ class Run:
             self.since[app["name"]] = host.mark(host.live()).get("since") if host.live() else None
             commands = {step: app[step] for step in ("before_switch", "after_switch")}
             options = {"commands": commands, "limit": app["command_timeout"], "ending": ending.get(app["name"], ())}
+            options["began"] = self.began
             if self.plan["rollback"]:
                 if app["name"] not in self.plan["rollback_to"]:
                     continue
@@ -176,6 +184,7 @@ class Run:
                 recipe = recipes.recipe_of_plan(app, self.plan["proxy_user"], build, **self.payload[app["name"]])
                 commands["release_commands"] = app["release_commands"]
                 options.update(leader=app["release_leader"], hold=app["release_hold"])
+                options["began"] = build.get("began", self.began)
                 found.append(activation.Activation(host, recipe, **options))
         return found
 

@@ -57,7 +57,10 @@ EXAMPLES = r"""
 
 RETURN = r"""
 apps:
-  description: One entry for each app of the plan that has a build now, by name.
+  description:
+    - One entry for each app of the plan that has a build now, by name.
+    - With C(began), the host's boot and seconds of it at which this looked, M(flaskfleet.deploy.app_activate) tells which
+      of two runs began later.
   returned: always
   type: dict
   sample:
@@ -66,6 +69,7 @@ apps:
       build: 1d7b60d2-5f3a9c11
       subject: Say hello
       built: true
+      began: [6f2c7a1e-0b5d-4f7a-9c55-1f0c8e1b7a11, 8211.4]
 mended:
   description: Apps whose build had other owners or modes than it was made with, or half a build beside it.
   returned: always
@@ -91,6 +95,7 @@ from ansible_collections.flaskfleet.deploy.plugins.module_utils.release_host imp
     App,
     LockTimeout,
     lock,
+    moment,
     unused_name,
 )
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.reports import failure, unexpected
@@ -120,7 +125,7 @@ def tidy(module, builder, apps, result):
         pass
 
 
-def run(module):
+def look_and_build(module):
     plan = module.params["plan"]
     sources = decode(module.params["payload"])
     builder = Builder(plan["settings"])
@@ -161,6 +166,14 @@ def run(module):
                 result["apps"][app["name"]] = outcome
                 builder.remove_orphans(app, outcome["build"])
     result["changed"] = result["changed"] or builder.changed or bool(builder.mended)
+    return result
+
+
+def run(module):
+    began = moment()  # before versions are looked at on this host, and before any lock is waited for
+    result = look_and_build(module)
+    for entry in result["apps"].values():
+        entry["began"] = began
     return result
 
 

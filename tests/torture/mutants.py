@@ -20,11 +20,11 @@ PARTS = ("plugins", "roles", "playbooks", "meta", "galaxy.yml")  # of the collec
 
 
 async def power_cut_after_the_switch(victim: Victim, seed: str, part: Part) -> None:
-    """The power goes when the new release has the traffic, and its watch is about to be started."""
+    """The power goes when the new release has the traffic, and the run notes that it is about to end."""
     rounds = Kills(victim, seed, part, ["deploy"])
     await rounds.prepare()
     steps = [each for each in rounds.places["deploy"] if each.program == "app_activate"]
-    await rounds.round((next(each for each in steps if each.what == "run systemd-run"), "power"))
+    await rounds.round((next(each for each in steps if each.what == "write /opt/flask_apps/.last-run.json.new"), "power"))
 
 
 async def two_runs(victim: Victim, seed: str, part: Part) -> None:

@@ -390,6 +390,22 @@ def test_activate_all_bounds_how_many_start_at_once():
     activation.activate_all([], 0, GUARD)
 
 
+@pytest.mark.parametrize(
+    "theirs, refused",
+    [(["boot", 20.0], True), (["boot", 5.0], False), (["another boot", 20.0], False), (None, False)],
+)
+def test_of_two_runs_the_later_one_has_its_way(host, activate, stem, theirs, refused):
+    """Whoever gets the lock first; a clock plays no part."""
+    host.add("old", live=True)
+    host.note("old", began=theirs)
+    error = outcome(activate(options={"began": ["boot", 10.0]}))
+    if refused:
+        assert (error.step, str(error)) == ("start", "a run that began later has released old meanwhile")
+        assert host.live() == "old" and host.mark(stem) == {}
+    else:
+        assert error is None and host.live() == stem and host.mark(stem)["began"] == ["boot", 10.0]
+
+
 def test_too_little_memory_is_said_before_anything_is_started(host, activate, systemd, stem, monkeypatch):
     host.add("old", live=True)
     monkeypatch.setattr(activation, "used", lambda pid: 512 * MIB)
