@@ -59,8 +59,8 @@ RETURN = r"""
 apps:
   description:
     - One entry for each app of the plan that has a build now, by name.
-    - With C(began), the host's boot and seconds of it at which this looked, M(flaskfleet.deploy.app_activate) tells which
-      of two runs began later.
+    - With C(began), the host's boot and seconds of it at which this looked, M(flaskfleet.deploy.app_activate) tells
+      which of two runs began later.
   returned: always
   type: dict
   sample:

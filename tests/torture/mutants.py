@@ -24,7 +24,8 @@ async def power_cut_after_the_switch(victim: Victim, seed: str, part: Part) -> N
     rounds = Kills(victim, seed, part, ["deploy"])
     await rounds.prepare()
     steps = [each for each in rounds.places["deploy"] if each.program == "app_activate"]
-    await rounds.round((next(each for each in steps if each.what == "write /opt/flask_apps/.last-run.json.new"), "power"))
+    place = next(each for each in steps if each.what == "write /opt/flask_apps/.last-run.json.new")
+    await rounds.round((place, "power"))
 
 
 async def two_runs(victim: Victim, seed: str, part: Part) -> None:
