@@ -123,6 +123,7 @@ async def hunt(victim: Victim, seed: str, part: Part) -> None:
             await mutant.noticed_by(victim, seed, found)
         finally:
             victim.environment["ANSIBLE_COLLECTIONS_PATH"] = whole
+            await victim.wiped()
         problems = [problem for each in found.failures for problem in each["problems"]]
         noticed = [problem for problem in problems if mutant.sign in problem]
         wrong = [f"without it: {problem}" for problem in false] + ["was not noticed"] * (not noticed)

@@ -35,14 +35,19 @@ class Races:
         self.steps: dict[str, list[dict]] = {}
 
     async def prepare(self) -> None:
-        """Deploy, and record the steps of a deployment and of a watch that gives the traffic back."""
+        """Deploy, and record the steps of a deployment, and of one of each app whose watch gives the traffic back."""
         await self.victim.settled(self.state)
-        for name, deploy in (("deploy", self._deploy), ("returned", self._deploy_sick)):
-            await self.victim.arm(record=True)
-            await deploy()
-            await self.victim.leftovers()
-            self.steps[name] = await self.victim.steps()
+        await self.victim.arm(record=True)
+        await self._record("deploy", await self.victim.start("site", self._next()))
+        for app in WATCHED:
+            await self._record(app, await self._start_sick(app))
         await self.victim.settled(self._next())
+
+    async def _record(self, name: str, run: Run) -> None:
+        await run.end()
+        await self.victim.leftovers()
+        self.steps[name] = await self.victim.steps()
+        await self.victim.arm(record=True)
 
     def _next(self) -> State:
         """Code, settings and secret differ from each state to the next, so that a mixture of two shows."""
@@ -52,17 +57,11 @@ class Races:
         self.state = self.state.changed(greeting=f"r{self.number}", token=f"r{self.number}", branch=branch)
         return self.state
 
-    async def _deploy(self) -> Outcome:
-        return await self.victim.run("site", self._next())
-
-    async def _start_sick(self) -> Run:
-        """Start a deployment of moody whose release falls ill while it settles."""
+    async def _start_sick(self, app: str) -> Run:
+        """Start a deployment of an app whose release falls ill while it settles."""
         apps = self.state.variables(self.victim.gateway)["flask_apps"]
-        sick = {**apps[0], **SICK}
-        return await self.victim.start("site", self.state, flask_apps=[sick, *apps[1:]], flask_app_only=["moody"])
-
-    async def _deploy_sick(self) -> Outcome:
-        return await (await self._start_sick()).end()
+        apps = [{**each, **SICK} if each["name"] == app else each for each in apps]
+        return await self.victim.start("site", self.state, flask_apps=apps, flask_app_only=[app])
 
     async def runs(self) -> None:
         """Two deployments; the first is halted while it holds the lock of all runs."""
@@ -112,15 +111,17 @@ class Races:
         at_lock: halt it right before it takes the lock, not anywhere behind that
         """
         victim, before = self.victim, self.state
-        steps = [each for each in self.steps["returned"] if each["program"] == "flask-app settle"]
+        # fast has no workers, for whose sake a watch takes the lock before
+        app = "fast" if at_lock else self.random.choice(WATCHED)
+        steps = [each for each in self.steps[app] if each["program"] == "flask-app settle"]
         # the lock under which it gives the traffic back is the last one that it takes before
-        back = next(n for n, each in enumerate(steps) if each["what"] == "rename to /opt/flask_apps/moody/current")
-        earliest = max(n for n, each in enumerate(steps[:back]) if each["what"] == "lock /opt/flask_apps/.moody.lock")
+        back = next(n for n, each in enumerate(steps) if each["what"] == f"rename to /opt/flask_apps/{app}/current")
+        earliest = max(n for n, each in enumerate(steps[:back]) if each["what"] == f"lock /opt/flask_apps/.{app}.lock")
         place = steps[earliest] if at_lock else self.random.choice(steps[earliest:])
         problems = []
         async with victim.watched() as watches:
             await victim.arm(**place, blow="halt")
-            first = await self._start_sick()
+            first = await self._start_sick(app)
             note = await victim.halted(first)
             if not note:
                 await victim.arm()
@@ -132,13 +133,13 @@ class Races:
             outcomes = [await first.end(), await second]
             problems += self._judge(outcomes[1:])
             if at_lock:
-                found = await victim.serves("moody", after)
+                found = await victim.serves(app, after)
                 problems += [f"right after: {found}"] if found else []
             if outcomes[1].status == 0:
                 problems += [found for app in WATCHED if (found := await victim.serves(app, after))]
             problems += await victim.finish(after)
         problems += self._strange(watches, (before, after, State(before.branch, "sick")))
-        label = f"a watch at {place['what']}, and a deployment"
+        label = f"a watch over {app} at {place['what']}, and a deployment"
         self.part.add(victim.name, label, problems, struck="race" if note else "", watches=watches)
 
     def _judge(self, outcomes: list[Outcome]) -> list[str]:

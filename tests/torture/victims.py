@@ -234,6 +234,12 @@ class Victim:
         if outcome.status or outcome.changed or left:
             raise RuntimeError(f"{self.name}: undisturbed: {outcome.messages[-1500:]} {outcome.changed} {left}")
 
+    async def wiped(self) -> None:
+        """Remove all that there is of the apps: what a mutant has left is nothing that a run must be able to mend."""
+        await self.arm()
+        command = "systemctl stop 'flask-*'; systemctl reset-failed 'flask-*'; rm -rf /opt/flask_apps /run/flask_apps"
+        await self.machine.run(f"{command} /etc/systemd/system/flask-*@*; systemctl daemon-reload")
+
     async def finish(self, state: State) -> list[str]:
         """What is wrong after one more run, which nobody disturbs."""
         await self.arm()
