@@ -724,13 +724,18 @@ class App:
         for path in self.scraps():
             os.unlink(path)
         names = self.releases()
-        for name in set(os.listdir(self.releases_directory)) - {*names, *never}:
+        for name in self.halves() - {*never}:
             self.clear(name)
         good = [name for name in names if self.proven(name)]
         others = [name for name in names if name not in good]
         for name in names:
             if name not in {*good[-keep:], *others[-keep:], *never}:
                 self.remove_release(name)
+
+    def halves(self):
+        """Names of releases that were not written, or removed, to the end."""
+        there = os.listdir(self.releases_directory) if os.path.isdir(self.releases_directory) else ()
+        return {*there} - {*self.records()}
 
     def scraps(self):
         """Paths of what :func:`write_file` and :meth:`_point` were about to put in place when they were killed."""

@@ -121,7 +121,8 @@ class Upkeep:
             others = {name for name, processes in releases if not all(processes.values())} - {each.live}
             settling = each.host.mark(each.live).get("state") == "settling"  # the watch may go back to one of them
             running_on = self._note(each, bool(others) and not settling, "releases without traffic were running")
-            if self._note(each, bool(each.host.scraps()) and not settling, "half-written files") or running_on:
+            scraps = each.host.scraps() or each.host.halves() - {each.live}
+            if self._note(each, bool(scraps) and not settling, "half-written files") or running_on:
                 found.append(each)
         return found
 

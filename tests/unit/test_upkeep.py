@@ -227,6 +227,19 @@ def test_what_a_killed_process_was_writing_is_removed(live, systemd, name, mark,
     assert half.is_symlink() is not found and systemd.commands == []
 
 
+@pytest.mark.parametrize("mark, found", [("settled", True), ("settling", False)])
+def test_half_a_release_is_removed(live, systemd, mark, found):
+    """Of a run that was killed while it wrote or removed it."""
+    live.host.set_mark("one", mark)
+    half = Path(live.host.releases_directory, "half")
+    half.mkdir()
+    (half / "service.conf").write_text("")
+    work = Upkeep([live])
+    assert work.findings == ({"hello": ["half-written files"]} if found else {})
+    work.mend()
+    assert half.exists() is not found
+
+
 def test_a_stray_whose_worker_ends_already_is_one(live, systemd):
     systemd.running(STRAY)
     systemd.units["flask-hello.worker@stray:1.service"] = {"ActiveState": "deactivating"}
