@@ -107,8 +107,8 @@ class Activation:
             usable = not self.host.failed(name) and (name == self.live or name not in ending)
             if usable and release["stem"] == stem and self._same(name, release):
                 return name
-        # what a killed run left of a release does not count: write() replaces it
-        return unused_name(stem, records)
+        # what a killed run left of a release does not count: write() replaces it; but never what has the traffic
+        return unused_name(stem, {*records, self.live})
 
     def _same(self, name, release):
         if release["build"] != self.recipe["build"]:

@@ -150,6 +150,16 @@ def test_a_first_release_is_named_by_commit_and_configuration(activate, stem):
     assert (wanted.release, wanted.live, wanted.needed) == (stem, None, True)
 
 
+def test_a_live_release_whose_record_is_damaged_is_replaced(host, activate, stem):
+    """By one of another name, beside it: it may serve as it is."""
+    assert outcome(activate()) is None
+    record = Path(host.releases_directory, stem, "release.json")
+    record.write_text("")
+    wanted = activate()
+    assert (wanted.live, wanted.release, wanted.needed) == (stem, f"{stem}.2", True)
+    assert outcome(wanted) is None and host.live() == f"{stem}.2"
+
+
 OTHER = {"environment": {"GREETING": "other"}}
 
 
