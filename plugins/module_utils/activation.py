@@ -228,7 +228,7 @@ class Activation:
                 self._back_up()
             with guard.claim(self._memory_of_live()):
                 if self.backup:
-                    self._note(begun=True)
+                    self._note(commands_begun=True)
                 for number, command in enumerate(self.pending, done + 1):
                     self.run_command("release command", command)
                     self._note(release_commands=number)
@@ -242,7 +242,7 @@ class Activation:
     def _back_up(self):
         """Dump the database before anything changes it, unless a run that was killed may have changed it already."""
         mark = self.host.mark(self.release)
-        if mark.get("begun") and os.path.exists(mark["backup"]):
+        if mark.get("commands_begun") and os.path.exists(mark["backup"]):
             self.backup = mark["backup"]
             return
         try:
@@ -250,7 +250,7 @@ class Activation:
         except CommandFailed as error:
             command = self.recipe["backup"]["dump"][0]
             raise ActivationError("backup", f"`{command}` {error}", error.output, command, error.status) from error
-        self._note(backup=self.backup, begun=False)
+        self._note(backup=self.backup, commands_begun=False)
 
     def _note(self, **more):
         """Add to the release's mark. The watch over the live release, which tidies up, has the same lock."""

@@ -957,12 +957,12 @@ def test_a_dump_from_before_a_migration_that_was_killed_is_kept(
         old.touch()
     keys = {"options": {"commands": {"release_commands": ["flask db upgrade"]}}, "services": {"backup": dumps}}
     activate(**keys).write()
-    host.note(stem, backup=str(old), begun=begun)
+    host.note(stem, backup=str(old), commands_begun=begun)
     wanted = activate(**keys)
     assert outcome(wanted) is None
     assert (f"dump before {stem}" in commands) is again
     assert wanted.backup == host.mark(stem)["backup"] == (f"/backups/{stem}" if again else str(old))
-    assert host.mark(stem)["begun"]
+    assert host.mark(stem)["commands_begun"]
 
 
 def test_a_dump_that_fails_lets_nothing_change(host, activate, commands, dumps, stem):
