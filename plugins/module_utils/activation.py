@@ -228,7 +228,7 @@ class Activation:
                 self._back_up()
             with guard.claim(self._memory_of_live()):
                 if self.backup:
-                    self._note(commands_begun=True)
+                    self._note(commands_begun=self.live)
                 for number, command in enumerate(self.pending, done + 1):
                     self.run_command("release command", command)
                     self._note(release_commands=number)
@@ -241,16 +241,18 @@ class Activation:
 
     def _back_up(self):
         """Dump the database before anything changes it, unless a run that was killed may have changed it already."""
+        backups = Backups(self.host, self.recipe["backup"])
         mark = self.host.mark(self.release)
-        if mark.get("commands_begun") and os.path.exists(mark["backup"]):
+        newest = backups.names()[-1:]
+        if mark.get("commands_begun", False) == self.live and newest == [os.path.basename(mark["backup"])]:
             self.backup = mark["backup"]
             return
         try:
-            self.backup = Backups(self.host, self.recipe["backup"]).make(self.release, self.limit)
+            self.backup = backups.make(self.release, self.limit)
         except CommandFailed as error:
             command = self.recipe["backup"]["dump"][0]
             raise ActivationError("backup", f"`{command}` {error}", error.output, command, error.status) from error
-        self._note(backup=self.backup, commands_begun=False)
+        self._note(backup=self.backup, commands_begun=False)  # next, beside which release they were begun
 
     def _note(self, **more):
         """Add to the release's mark. The watch over the live release, which tidies up, has the same lock."""

@@ -468,7 +468,7 @@ class App:
 
     def once_unit(self, name):
         """A name for the unit of a command that people run in a release. No run ends it, or removes that release."""
-        return f"flask-{self.name}.{numbered('once')}{JOB}@{name}.service"
+        return f"flask-{self.name}.once-command{JOB}@{name}:{time.monotonic_ns()}.service"
 
     def unit(self, name, kind="service"):
         return f"flask-{self.name}@{name}.{kind}"
@@ -713,7 +713,8 @@ class App:
         """Names of the releases that stay, however many: the live one, those before it, all that still run."""
         live = self.live()
         mark = self.mark(live)
-        return {live, mark.get("previous"), mark.get("replaced"), *running(self.name).get(self.name, ())}
+        before = {name for name in (mark.get("previous"), mark.get("replaced")) if name and self.release(name)}
+        return {live, *before, *running(self.name).get(self.name, ())}
 
     def prune(self, keep, never):
         """Remove releases, the builds that only they used, and half releases.
@@ -734,8 +735,8 @@ class App:
 
     def halves(self):
         """Names of releases that were not written, or removed, to the end."""
-        there = os.listdir(self.releases_directory) if os.path.isdir(self.releases_directory) else ()
-        return {*there} - {*self.records()}
+        there = os.scandir(self.releases_directory) if os.path.isdir(self.releases_directory) else ()
+        return {entry.name for entry in there if entry.is_dir(follow_symlinks=False)} - {*self.records()}
 
     def scraps(self):
         """Paths of what :func:`write_file` and :meth:`_point` were about to put in place when they were killed."""
@@ -874,7 +875,10 @@ def settle(app, name):
     Runs as a transient unit, without the lock while it watches. Whoever switched meanwhile has won: nothing is done
     unless this release is still the live one.
     """
-    problem = watch(app, name, app.release(name)["health"])
+    release = app.release(name)
+    if release is None:  # its record is damaged, and so nobody can say what it should do
+        return
+    problem = watch(app, name, release["health"])
     previous = None
     with lock(app.root, wait=math.inf, name=app.name):
         if app.live() == name:

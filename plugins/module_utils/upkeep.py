@@ -121,7 +121,8 @@ class Upkeep:
             others = {name for name, processes in releases if not all(processes.values())} - {each.live}
             settling = each.host.mark(each.live).get("state") == "settling"  # the watch may go back to one of them
             running_on = self._note(each, bool(others) and not settling, "releases without traffic were running")
-            scraps = each.host.scraps() or each.host.halves() - {each.live}
+            halves = each.host.halves() - {each.live}
+            scraps = each.host.scraps() or (halves and halves - each.host.protected())
             if self._note(each, bool(scraps) and not settling, "half-written files") or running_on:
                 found.append(each)
         return found
@@ -209,9 +210,12 @@ class TargetsAndTimers:
         mine = tuple(f"flask-{name}." for name in targets.values())
         self.disabled = [target for target in targets if not os.path.lexists(os.path.join(WANTS, target))]
         self.idle = [*(each for each in targets if each not in active), *sorted(self._of(mine, timers - active))]
-        wanted = {
-            f"flask-{each.host.name}.{name}.timer" for each in activations for name in each.recipe.get("jobs", ())
-        }
+        # what is planned, and where that failed, what goes on
+        wanted = set()
+        for each in activations:
+            live = each.host.live()
+            jobs = {*each.recipe.get("jobs", ()), *(each.host.jobs(live) if live else ())}
+            wanted |= {f"flask-{each.host.name}.{name}.timer" for name in jobs}
         running = {unit for unit in active if unit.endswith(".timer")}
         self.forgotten = sorted(self._of(mine, running - timers - wanted))
 

@@ -122,6 +122,8 @@ errors:
   elements: dict
 """
 
+import subprocess
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flaskfleet.deploy.plugins.module_utils import activation, memory, recipes, upkeep
 from ansible_collections.flaskfleet.deploy.plugins.module_utils.mirror import Mirror, build_unit, hidden_folders
@@ -216,7 +218,7 @@ class Run:
             found.mend()
             for host in hosts:
                 if host.name in unwatched:
-                    host.start_settling(host.live())
+                    self.watch(host)
             waiting += [each for each in activations if each.host.name in unwatched and not each.needed]
             standing = upkeep.TargetsAndTimers([each for each in activations if each.host.live()])
             standing.mend()
@@ -229,6 +231,14 @@ class Run:
                 self.report(each, found)
         self.result["changed"] = self.result["changed"] or bool(standing) or any(each.touched for each in needed)
         note_run(self.settings["root"], len(self.result["errors"]))
+
+    def watch(self, host):
+        """Have a live release watched whose watch has died."""
+        self.result["changed"] = True
+        try:
+            host.start_settling(host.live())
+        except (OSError, subprocess.SubprocessError) as error:
+            self.fail(host.name, activation.ActivationError("settle", f"its watch could not be started: {error}"))
 
     def report(self, each, found):
         name = each.host.name

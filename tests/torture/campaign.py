@@ -36,7 +36,9 @@ Choice = TypeVar("Choice")
 async def kills(host: Victim, options: argparse.Namespace, report: Report, part: Part) -> None:
     rounds = Kills(host, options.seed, part, options.actions)
     await rounds.prepare()
-    while sum(rounds.struck.values()) < options.kills and sum(rounds.tried.values()) < 2 * options.kills:
+    for _number in range(2 * options.kills):
+        if sum(rounds.struck.values()) >= options.kills:
+            break
         await guarded(host, part, rounds.round())
         report.write()
     places = [place for found in rounds.places.values() for place in found]

@@ -947,14 +947,19 @@ def test_a_database_is_dumped_before_its_release_commands(host, activate, comman
     assert wanted.backup == host.mark(stem)["backup"] == f"/backups/{stem}"
 
 
-@pytest.mark.parametrize("begun, there, again", [(True, True, False), (False, True, True), (True, False, True)])
+@pytest.mark.parametrize(
+    "begun, others, again",
+    [("old", [], False), (False, [], True), ("another", [], True), ("old", ["20260102T000000Z-before-b.dump"], True)],
+)
 def test_a_dump_from_before_a_migration_that_was_killed_is_kept(
-    host, activate, commands, dumps, stem, tmp_path, begun, there, again
+    host, activate, commands, dumps, stem, tmp_path, begun, others, again
 ):
-    """One of now would have half of what the migration does."""
-    old = tmp_path / "old.dump"
-    if there:
-        old.touch()
+    """One of now would have half of what the migration does. Unless other releases came in between."""
+    host.add("old", live=True)
+    dumps = {**dumps, "directory": str(tmp_path)}
+    old = tmp_path / "20260101T000000Z-before-a.dump"
+    for name in (old.name, *others):
+        (tmp_path / name).touch()
     keys = {"options": {"commands": {"release_commands": ["flask db upgrade"]}}, "services": {"backup": dumps}}
     activate(**keys).write()
     host.note(stem, backup=str(old), commands_begun=begun)
@@ -962,7 +967,7 @@ def test_a_dump_from_before_a_migration_that_was_killed_is_kept(
     assert outcome(wanted) is None
     assert (f"dump before {stem}" in commands) is again
     assert wanted.backup == host.mark(stem)["backup"] == (f"/backups/{stem}" if again else str(old))
-    assert host.mark(stem)["commands_begun"]
+    assert host.mark(stem)["commands_begun"] == "old"
 
 
 def test_a_dump_that_fails_lets_nothing_change(host, activate, commands, dumps, stem):

@@ -175,5 +175,15 @@ def test_the_watch_of_what_has_the_traffic_is_started_also_when_no_new_release_c
     systemd.units["flask-hello.settle-two.service"] = {"ActiveState": "inactive"}
     result = execute(builds=builds)
     assert "systemd-run" in " ".join(systemd.commands) and "settle hello two" in " ".join(systemd.commands)
-    assert len(result["errors"]) == len(builds)
+    assert len(result["errors"]) == len(builds) and result["changed"]
     assert any(command.startswith("enable flask-hello.target") for command in systemd.commands) is bool(builds)
+
+
+def test_a_watch_that_cannot_be_started_is_told_and_stops_no_other_app(app, execute, systemd, monkeypatch):
+    monkeypatch.setattr(app_activate, "note_run", lambda root, failed: None)
+    recorded(app, "two", live=True)
+    app.set_mark("two", "settling")
+    systemd.units["flask-hello.settle-two.service"] = {"ActiveState": "inactive"}
+    systemd.failing.add("systemd-run")
+    [error] = execute()["errors"]
+    assert error["step"] == "settle" and "its watch could not be started" in error["message"]

@@ -46,7 +46,7 @@ def test_a_command(execute):
     [(release, command, limit, unit)] = ran
     assert (release, command, limit) == ("one", "flask tell", 42)
     # such as runs do not end, and whose release they do not remove
-    assert re.fullmatch(r"flask-hello\.once-\d+\.job@one\.service", unit)
+    assert re.fullmatch(r"flask-hello\.once-command\.job@one:\d+\.service", unit)
     assert (result["changed"], result["release"], result["rc"]) == (True, "one", 0)
     assert result["stdout"] == "hello\n********"
 

@@ -234,10 +234,20 @@ def test_half_a_release_is_removed(live, systemd, mark, found):
     half = Path(live.host.releases_directory, "half")
     half.mkdir()
     (half / "service.conf").write_text("")
+    (half.parent / "mine").write_text("")
     work = Upkeep([live])
     assert work.findings == ({"hello": ["half-written files"]} if found else {})
     work.mend()
-    assert half.exists() is not found
+    assert half.exists() is not found and Upkeep([live]).findings == {}
+
+
+def test_what_came_before_is_gone_for_good_when_its_record_is_damaged(live, systemd):
+    """Or each run would find it again."""
+    live.host.add("before")
+    live.host.set_mark("one", "settled", previous="before", replaced="before")
+    Path(live.host.releases_directory, "before", "release.json").write_text("")
+    Upkeep([live]).mend()
+    assert not Path(live.host.releases_directory, "before").exists() and Upkeep([live]).findings == {}
 
 
 def test_a_stray_whose_worker_ends_already_is_one(live, systemd):
