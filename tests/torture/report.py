@@ -17,7 +17,8 @@ from pathlib import Path
 class Part:
     """One part of a campaign: its rounds on all hosts.
 
-    :ivar rounds: [{host, label, struck, problems, seconds, requests, failed, away}]
+    :ivar rounds: [{host, label, struck, problems, hit, requests, failed, away, slowest, at}]; ``away``, ``slowest`` and
+        ``at`` in seconds
     :ivar commit: of the collection
     """
 
@@ -33,6 +34,7 @@ class Part:
         entry = {"host": host, "label": label, "struck": struck, "problems": problems, "hit": hit}
         entry["requests"] = sum(watch.requests for watch in watches)
         entry["failed"] = sum(watch.failed for watch in watches)
+        entry["slowest"] = round(max((max(watch.report.seconds, default=0.0) for watch in watches), default=0.0), 2)
         entry["away"] = round(max((watch.away for watch in watches), default=0.0), 2)
         entry["at"] = round(time.time() - self.started, 1)
         self.rounds.append(entry)
@@ -64,6 +66,7 @@ class Part:
             "failed, server not hit",
             "failed, server hit",
             "longest away",
+            "slowest answer, server not hit",
         )
         lines = [f"| {' | '.join(titles)} | rounds with findings |", "|---" * (len(titles) + 1) + "|"]
         for host in sorted({each["host"] for each in self.rounds}):
@@ -78,6 +81,7 @@ class Part:
             cells += [sum(each["failed"] for each in group) for group in (calm, hit)]
             cells += [
                 f"{max((each['away'] for each in hit), default=0)} s",
+                f"{max((each['slowest'] for each in calm), default=0)} s",
                 sum(bool(each["problems"]) for each in rounds),
             ]
             lines.append(f"| {' | '.join(map(str, cells))} |")
