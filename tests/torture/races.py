@@ -15,6 +15,7 @@ from report import Part
 from victims import WATCHED, Outcome, Run, State, Victim, Watch, lost
 
 HEAD_START = 15.0  # seconds: longer than a run takes that nobody holds up
+VERDICT = 5.0  # seconds: longer than a watch takes to give the traffic back
 EXCUSES = ("another run", "meanwhile", "run it again", "traffic went back")
 SICK = {"env": {"GREETING": "sick", "MOODY": "sick=2"}, "settle": 4}
 
@@ -132,7 +133,8 @@ class Races:
                 await victim.resume(note)
             outcomes = [await first.end(), await second]
             problems += self._judge(outcomes[1:])
-            if at_lock:
+            if at_lock:  # both runs have ended before the watch went on
+                await asyncio.sleep(VERDICT)
                 found = await victim.serves(app, after)
                 problems += [f"right after: {found}"] if found else []
             if outcomes[1].status == 0:
