@@ -81,8 +81,8 @@ def test_one_starts_processes_without_end(machine):
     with machine.under_load("sealed", rate=20) as report:
         status, body = attack(machine, "processes", 40)
         assert status == 200 and int(body) > 100, (status, body)
-    # gunicorn starts a thread when it needs one, and can't then: what limits the greedy app is its unit's TasksMax, which
-    # nobody heeds in a container
+    # gunicorn starts a thread when it needs one, and can't then. What would be in the greedy app's way is its unit's
+    # TasksMax, which nobody heeds in a container.
     assert report["requests"] > 50 and report["failed"] <= 10 and report["seconds_away"] < 2, report
     comes_back(machine)
 
